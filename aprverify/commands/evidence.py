@@ -1,0 +1,82 @@
+"""``aprverify evidence add RUN`` and ``aprverify evidence index``: what is kept, and its index."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from aprverify.evidence import verdict
+from aprverify.evidence.markdown import count
+from aprverify.evidence.merge import merge_runs
+from aprverify.evidence.promote import (
+    INDEX_FILE,
+    REPORT_FILE,
+    NotPromoted,
+    index_text,
+    promote,
+    promoted_runs,
+    report_is_true,
+)
+from aprverify.evidence.reader import read_run
+from aprverify.evidence.refusals import EvidenceRefused
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the subcommand with its two actions."""
+    parser = subparsers.add_parser("evidence", help="promote runs and index them")
+    actions = parser.add_subparsers(dest="action", required=True)
+    add = actions.add_parser("add", help="check a run and copy it into the committed evidence")
+    add.add_argument("path", metavar="RUN", type=Path, help="a run's folder or its run.jsonl")
+    index = actions.add_parser("index", help="write the index of the committed evidence")
+    index.add_argument(
+        "--check", action="store_true", help="write nothing; fail if it would change"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit status 7 where a run is refused, or the index or a report is not what the runs say."""
+    directory: Path = args.suite.evidence_dir
+    try:
+        if args.action == "add":
+            return _add(args.path, directory)
+        return _check(directory) if args.check else _index(args, directory)
+    except (EvidenceRefused, NotPromoted) as refusal:
+        print(f"refused ({type(refusal).__name__}): {refusal}", file=sys.stderr)
+        return verdict.REFUSED
+
+
+def _add(path: Path, directory: Path) -> int:
+    folder = promote(read_run(path), directory)
+    _write(directory)
+    print(f"{folder}\nCommit {directory}.")
+    return verdict.OK
+
+
+def _index(args: argparse.Namespace, directory: Path) -> int:
+    _write(directory)
+    merged = merge_runs(promoted_runs(directory), args.suite.current_source_ids())
+    stale = count(len(merged.stale_keys), "row is stale", "rows are stale")
+    unseen = count(len(merged.unseen), "entry has no row", "entries have no row")
+    print(f"{directory / INDEX_FILE}\nAs of now {stale}, and {unseen}.")
+    return verdict.OK
+
+
+def _check(directory: Path) -> int:
+    wrong = {}
+    for promoted in promoted_runs(directory):
+        report = promoted.path.with_name(REPORT_FILE)
+        if not report.is_file() or not report_is_true(promoted):
+            wrong[report] = f"aprverify report {promoted.path.parent}"
+    index = directory / INDEX_FILE
+    if not index.is_file() or index.read_bytes() != index_text(directory).encode():
+        wrong[index] = "aprverify evidence index"
+    for file, command in wrong.items():
+        print(f"{file}: not what the runs say. `{command}` writes it anew.", file=sys.stderr)
+    return verdict.REFUSED if wrong else verdict.OK
+
+
+def _write(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / INDEX_FILE).write_text(index_text(directory), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""From a contract file to checked, frozen data."""

@@ -1,0 +1,1 @@
+"""What was found: runs are written, read back with distrust, and shown as functions of them."""

@@ -1,0 +1,95 @@
+"""Whether a row's outcome follows from what the row itself recorded.
+
+The reader believes no verdict: every comparison is evaluated again from its two values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from aprverify.contract.claims import compare
+from aprverify.evidence.records import (
+    CLAIM_OUTCOMES,
+    TEETH_OUTCOMES,
+    VERDICTS,
+    Comparison,
+    Row,
+    TestRecord,
+)
+from aprverify.evidence.values import is_finite
+
+
+def contradictions(row: Row, test: TestRecord) -> Iterator[str]:
+    """What is wrong with the row, one sentence each; nothing for a sound row."""
+    yield from _kind(row)
+    yield from _reason(row)
+    yield from _plant(row)
+    for comparison in row.comparisons:
+        yield from _comparison(comparison)
+    if row.outcome in VERDICTS:
+        yield from _verdict(row, test)
+
+
+def _kind(row: Row) -> Iterator[str]:
+    if row.kind == "teeth" and row.defect is None:
+        yield "a teeth row without a defect"
+    if row.kind == "claim" and row.defect is not None:
+        yield f"a claim row under the defect {row.defect}"
+    allowed = CLAIM_OUTCOMES if row.kind == "claim" else TEETH_OUTCOMES
+    if row.outcome not in allowed:
+        yield f"a {row.kind} row cannot be {row.outcome}"
+
+
+def _reason(row: Row) -> Iterator[str]:
+    if row.outcome in VERDICTS and row.reason is not None:
+        yield f"{row.outcome}, and yet a reason for having no verdict: {row.reason.detail}"
+    if row.outcome not in VERDICTS and row.reason is None:
+        yield f"{row.outcome} without a reason"
+
+
+def _plant(row: Row) -> Iterator[str]:
+    if row.kind == "claim" and row.plant is not None:
+        yield "a claim row with a planted defect"
+    if row.outcome not in ("caught", "survived"):
+        return
+    if row.plant is None:
+        yield f"{row.outcome} without proof that the defect was in force"
+    elif row.plant.reached == 0:
+        yield f"{row.outcome}, but the planted code was never reached"
+    elif row.plant.changed == 0:
+        yield f"{row.outcome}, but the planted code changed no output"
+    elif row.plant.canary == "different":
+        yield f"{row.outcome}, but the defect outlived its removal: the canary differs"
+
+
+def _comparison(comparison: Comparison) -> Iterator[str]:
+    said = f"claim {comparison.claim}: {comparison.text}"
+    if comparison.holds and not (is_finite(comparison.observed) and is_finite(comparison.bound)):
+        yield f"{said}: a non-finite value is said to hold"
+        return
+    try:
+        holds = compare(comparison.op, comparison.observed, comparison.bound)
+    except (TypeError, KeyError, re.error) as error:
+        yield f"{said}: cannot be evaluated again ({error})"
+        return
+    if holds is not comparison.holds:
+        values = f"{comparison.observed!r} {comparison.op} {comparison.bound!r}"
+        yield f"{said}: {values} is {holds}, the row says {comparison.holds}"
+
+
+def _verdict(row: Row, test: TestRecord) -> Iterator[str]:
+    if not row.comparisons:
+        yield f"{row.outcome} without a comparison"
+        return
+    if unknown := sorted({c.claim for c in row.comparisons} - test.claims.keys()):
+        yield f"compares {', '.join(unknown)}, which the contract does not claim"
+    all_hold = all(comparison.holds for comparison in row.comparisons)
+    if all_hold and row.outcome in ("falsified", "caught"):
+        yield f"{row.outcome}, but every comparison holds"
+    if row.outcome in ("held", "survived"):
+        if not all_hold:
+            yield f"{row.outcome}, but a comparison does not hold"
+        compared = {comparison.claim for comparison in row.comparisons}
+        if missing := [claim for claim in test.claims if claim not in compared]:
+            yield f"{row.outcome}, but nothing was compared for {', '.join(missing)}"

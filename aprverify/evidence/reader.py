@@ -1,0 +1,270 @@
+"""Reads a run back and refuses whatever could not have been written by an honest, finished run.
+
+Every view and every gate goes through `read_run`; there is no lenient way to read evidence.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from aprverify.evidence.consistency import contradictions
+from aprverify.evidence.records import (
+    ContractRecord,
+    Environment,
+    Footer,
+    Header,
+    Row,
+    Run,
+    TestRecord,
+    contract_from,
+    environment_from,
+    footer_from,
+    header_from,
+    instant,
+    row_from,
+)
+from aprverify.evidence.refusals import (
+    BrokenChain,
+    ClockOrder,
+    CountMismatch,
+    DamagedLine,
+    DuplicateKey,
+    EmptyRun,
+    InconsistentRow,
+    MissingRun,
+    NoFooter,
+    SchemaViolation,
+    UnknownContract,
+    UnknownEnvironment,
+    UnknownTest,
+)
+from aprverify.evidence.values import environment_id
+
+RUN_FILE = "run.jsonl"
+_PLACE = ("type", "seq", "prev", "id")
+
+
+def read_run(path: Path) -> Run:
+    """The run in a folder, or in a run.jsonl.
+
+    Raises:
+        EvidenceRefused: one subclass a reason; the message says which line, what and what to do.
+    """
+    file = path / RUN_FILE if path.is_dir() else path
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise MissingRun(file, None, f"cannot be read: {error.strerror}") from None
+    reading = _Reading(file)
+    for number, body in _lines(file, data):
+        reading.accept(number, body)
+    return reading.finish(hashlib.sha256(data).hexdigest())
+
+
+def _lines(file: Path, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    if not data:
+        raise EmptyRun(file, None, "the file is empty")
+    lines = data.split(b"\n")
+    if lines.pop() != b"":
+        raise DamagedLine(file, len(lines) + 1, "the last line was cut off")
+    previous = ""
+    for number, line in enumerate(lines, start=1):
+        body = _parse(file, number, line)
+        _check_schema(file, number, body)
+        if body["seq"] != number - 1:
+            raise BrokenChain(file, number, f"seq is {body['seq']}, expected {number - 1}")
+        if body["prev"] != previous:
+            raise BrokenChain(file, number, "prev is not the hash of the line before it")
+        previous = hashlib.sha256(line).hexdigest()
+        yield number, body
+
+
+def _parse(file: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(line, object_pairs_hook=_object, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise DamagedLine(file, number, f"no JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise DamagedLine(file, number, "JSON, but no object")
+    return body
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("an object repeats a key")
+    return result
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"a bare {name}")
+
+
+@functools.cache
+def _validators() -> Mapping[str, Draft202012Validator]:
+    # The schema's own if/then would try five branches on every line.
+    text = resources.files("aprverify").joinpath("schemas/run.schema.json").read_text("utf-8")
+    schema = json.loads(text)
+    kinds = schema["properties"]["type"]["enum"]
+    return {
+        kind: Draft202012Validator(
+            {
+                "$schema": schema["$schema"],
+                "$defs": schema["$defs"],
+                "type": "object",
+                "required": schema["required"],
+                "properties": schema["properties"],
+                "allOf": [{"$ref": f"#/$defs/{kind}"}],
+            }
+        )
+        for kind in kinds
+    }
+
+
+def _check_schema(file: Path, number: int, body: Mapping[str, Any]) -> None:
+    kind = body.get("type")
+    validator = _validators().get(kind) if isinstance(kind, str) else None
+    if validator is None:
+        raise SchemaViolation(file, number, f"type is {kind!r}, no kind of line")
+    error = best_match(validator.iter_errors(body))
+    if error is not None:
+        message = error.message if len(error.message) <= 200 else f"{error.message[:200]}…"
+        raise SchemaViolation(file, number, f"{kind} line, {error.json_path}: {message}")
+
+
+class _Reading:
+    """The state between lines: what was declared so far, and what may come next."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._header: Header | None = None
+        self._contracts: dict[str, ContractRecord] = {}
+        self._tests: dict[str, tuple[str, TestRecord]] = {}
+        self._environments: dict[str, Environment] = {}
+        self._rows: dict[str, Row] = {}
+        self._footer: Footer | None = None
+
+    def accept(self, number: int, body: Mapping[str, Any]) -> None:
+        kind = body["type"]
+        if (self._header is None) != (kind == "header"):
+            raise SchemaViolation(self._file, number, f"a {kind} line here: one header comes first")
+        if self._footer is not None:
+            raise SchemaViolation(self._file, number, f"a {kind} line after the footer")
+        match kind:
+            case "header":
+                self._header = header_from(body)
+                self._times(number, body["started"])
+            case "contract":
+                self._contract(number, contract_from(body))
+            case "environment":
+                self._environment(number, body)
+            case "row":
+                self._row(number, row_from(body))
+            case "footer":
+                self._footer = self._counted(number, footer_from(body))
+
+    def finish(self, sha256: str) -> Run:
+        if self._header is None or self._footer is None:
+            raise NoFooter(self._file, None, "the run has no footer: it never finished")
+        return Run(
+            header=self._header,
+            contracts=tuple(self._contracts.values()),
+            environments=tuple(self._environments.values()),
+            rows=tuple(self._rows.values()),
+            footer=self._footer,
+            path=self._file,
+            sha256=sha256,
+        )
+
+    def _contract(self, number: int, contract: ContractRecord) -> None:
+        if contract.id in self._contracts:
+            raise DuplicateKey(self._file, number, f"contract {contract.id} is declared twice")
+        self._contracts[contract.id] = contract
+        for test in contract.tests:
+            if test.id in self._tests:
+                raise DuplicateKey(self._file, number, f"test {test.id} is declared twice")
+            self._tests[test.id] = (contract.id, test)
+
+    def _environment(self, number: int, body: Mapping[str, Any]) -> None:
+        environment = environment_from(body)
+        if environment.id in self._environments:
+            raise DuplicateKey(self._file, number, f"{environment.id} is declared twice")
+        if environment.id != environment_id({k: v for k, v in body.items() if k not in _PLACE}):
+            raise UnknownEnvironment(
+                self._file, number, f"{environment.id} is not the hash of what the line describes"
+            )
+        self._environments[environment.id] = environment
+
+    def _row(self, number: int, row: Row) -> None:
+        if row.key in self._rows:
+            raise DuplicateKey(self._file, number, f"a second row for {row.key}")
+        test = self._declared(number, row)
+        if row.environment not in self._environments:
+            raise UnknownEnvironment(self._file, number, f"{row.key} names {row.environment}")
+        assert self._header is not None
+        self._times(number, self._header.started, row.started)
+        for contradiction in contradictions(row, test):
+            raise InconsistentRow(self._file, number, f"{row.key}: {contradiction}")
+        self._rows[row.key] = row
+
+    def _declared(self, number: int, row: Row) -> TestRecord:
+        if row.contract not in self._contracts:
+            raise UnknownContract(self._file, number, f"{row.key} names contract {row.contract}")
+        contract, test = self._tests.get(row.test, ("", None))
+        if test is None or contract != row.contract:
+            raise UnknownTest(self._file, number, f"{row.contract} declares no test {row.test}")
+        for wrong in _undeclared(row, test):
+            raise UnknownTest(self._file, number, f"{row.key}: {wrong}")
+        return test
+
+    def _counted(self, number: int, footer: Footer) -> Footer:
+        assert self._header is not None
+        counts = {
+            "planned in the header": self._header.planned,
+            "planned in the footer": footer.planned,
+            "rows in the footer": footer.rows,
+            "row lines": len(self._rows),
+        }
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise CountMismatch(self._file, number, f"the counts differ: {told}")
+        seen = Counter(row.outcome for row in self._rows.values())
+        if dict(seen) != {name: count for name, count in footer.outcomes.items() if count}:
+            raise CountMismatch(
+                self._file, number, f"outcomes {dict(footer.outcomes)}, the rows have {dict(seen)}"
+            )
+        started = [row.started for row in self._rows.values()]
+        latest = max(started, key=instant, default=self._header.started)
+        self._times(number, self._header.started, latest, footer.finished)
+        return footer
+
+    def _times(self, number: int, *times: str) -> None:
+        try:
+            # Whole seconds, since writers need not agree on how many digits follow.
+            seconds = [instant(text).replace(microsecond=0) for text in times]
+        except ValueError as error:
+            raise ClockOrder(self._file, number, str(error)) from None
+        if seconds != sorted(seconds):
+            raise ClockOrder(self._file, number, f"these run backwards: {', '.join(times)}")
+
+
+def _undeclared(row: Row, test: TestRecord) -> Iterator[str]:
+    suffix = "" if row.defect is None else f"!{row.defect}"
+    if row.case_id not in test.cases or row.key != f"{row.test}[{row.case_id}]{suffix}":
+        yield "the key is no TEST[CASE] or TEST[CASE]!DEFECT with a declared case and its defect"
+    elif row.scale != test.cases[row.case_id]:
+        yield f"scale is {row.scale}, the contract says {test.cases[row.case_id]}"
+    elif row.falsifier != test.falsifier:
+        yield f"falsifier is {row.falsifier}, the contract says {test.falsifier}"
+    elif row.defect is not None and row.defect not in test.counter_examples:
+        yield f"{row.defect} is no counter-example of the test"

@@ -1,0 +1,297 @@
+"""The lines of a run as typed values, so that no view handles raw JSON.
+
+Field by field what `schemas/run.schema.json` describes. Numbers of a comparison are decoded (NaN is
+a NaN); measures are as written, since a run does not say which of them are texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from aprverify.evidence.values import decode
+
+CLAIM_OUTCOMES = ("held", "falsified", "not_run", "broken", "inconclusive")
+TEETH_OUTCOMES = ("caught", "survived", "not_run", "broken")
+VERDICTS = frozenset({"held", "falsified", "caught", "survived"})
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was asked for. `complete`: nothing was deselected."""
+
+    keyword: str
+    markers: str
+    paths: tuple[str, ...]
+    lane: str
+    teeth: str
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was tested. `commit` and `dirty` are None where there is no git."""
+
+    commit: str | None
+    dirty: bool | None
+    aprverify_version: str
+    aprverify_sha256: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first line of a run. `started` is UTC, ISO 8601."""
+
+    run_id: str
+    started: str
+    command: tuple[str, ...]
+    suite: str
+    subject: str
+    selection: Selection
+    require: tuple[str, ...]
+    source: Source
+    planned: int
+
+
+@dataclass(frozen=True)
+class GateRecord:
+    """A gate: the tests it rests on, and whether a model or the trainer is judged."""
+
+    id: str
+    title: str
+    ship_blocking: bool
+    about: str
+    allows_partial: bool
+    tests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TestRecord:
+    """A falsification test. `claims` is id → expression, `cases` is id → scale."""
+
+    id: str
+    title: str
+    falsifier: str
+    invariants: tuple[str, ...]
+    claims: Mapping[str, str]
+    cases: Mapping[str, str]
+    counter_examples: tuple[str, ...]
+    if_fails: str
+
+
+@dataclass(frozen=True)
+class ContractRecord:
+    """A contract as it read when the run was made."""
+
+    id: str
+    version: str
+    title: str
+    path: str
+    sha256: str
+    gates: tuple[GateRecord, ...]
+    tests: tuple[TestRecord, ...]
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One accelerator as the driver names it."""
+
+    name: str
+    memory_gib: float
+    compute_capability: str
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One machine with its software."""
+
+    id: str
+    python: str
+    platform: str
+    cpu: str
+    cores: int
+    memory_gib: float
+    packages: Mapping[str, str]
+    gpus: tuple[Gpu, ...]
+    driver: str | None
+    variables: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why there is no verdict. `remedy` is a command or an action, and may be empty."""
+
+    kind: str
+    detail: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One comparison of a claim, with its values. It reads ``observed op bound``."""
+
+    claim: str
+    text: str
+    op: str
+    observed: Any
+    bound: Any
+    unit: str
+    slack: float | None
+    margin: float | None
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Plant:
+    """The proof that a defect was in force."""
+
+    reached: int
+    changed: int
+    canary: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one entry left behind."""
+
+    key: str
+    kind: str
+    contract: str
+    test: str
+    falsifier: str
+    case: Mapping[str, Any]
+    scale: str
+    defect: str | None
+    outcome: str
+    reason: Reason | None
+    comparisons: tuple[Comparison, ...]
+    measures: Mapping[str, Any]
+    plant: Plant | None
+    source_id: str
+    environment: str
+    started: str
+    seconds: float
+    nodeid: str
+    worker: str
+
+    @property
+    def case_id(self) -> str:
+        """The part of the key between the test's brackets."""
+        suffix = "]" if self.defect is None else f"]!{self.defect}"
+        return self.key.removeprefix(f"{self.test}[").removesuffix(suffix)
+
+    @property
+    def device(self) -> str:
+        """The case's device, or ``-`` where its matrix has none."""
+        return str(self.case.get("device", "-"))
+
+
+@dataclass(frozen=True)
+class Footer:
+    """The last line of a run. `seconds` counts from the header."""
+
+    finished: str
+    seconds: float
+    planned: int
+    rows: int
+    outcomes: Mapping[str, int]
+    interrupted: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was read and not refused. `sha256` is of the bytes of run.jsonl at `path`."""
+
+    header: Header
+    contracts: tuple[ContractRecord, ...]
+    environments: tuple[Environment, ...]
+    rows: tuple[Row, ...]
+    footer: Footer
+    path: Path
+    sha256: str
+
+
+def instant(text: str) -> datetime:
+    """A time of the run file as an aware datetime.
+
+    Raises:
+        ValueError: no such date or time.
+    """
+    return datetime.fromisoformat(text)
+
+
+def header_from(body: Mapping[str, Any]) -> Header:
+    """The header line, validated against the schema before."""
+    selection = body["selection"]
+    return Header(
+        run_id=body["run_id"],
+        started=body["started"],
+        command=tuple(body["command"]),
+        suite=body["suite"],
+        subject=body["subject"],
+        selection=Selection(**{**selection, "paths": tuple(selection["paths"])}),
+        require=tuple(body["require"]),
+        source=Source(**body["source"]),
+        planned=body["planned"],
+    )
+
+
+def contract_from(body: Mapping[str, Any]) -> ContractRecord:
+    """A contract line, validated against the schema before."""
+    return ContractRecord(
+        id=body["id"],
+        version=body["version"],
+        title=body["title"],
+        path=body["path"],
+        sha256=body["sha256"],
+        gates=tuple(GateRecord(**{**g, "tests": tuple(g["tests"])}) for g in body["gates"]),
+        tests=tuple(_test_from(test) for test in body["tests"]),
+    )
+
+
+def _test_from(body: Mapping[str, Any]) -> TestRecord:
+    return TestRecord(
+        id=body["id"],
+        title=body["title"],
+        falsifier=body["falsifier"],
+        invariants=tuple(body["invariants"]),
+        claims={claim["id"]: claim["expr"] for claim in body["claims"]},
+        cases={case["id"]: case["scale"] for case in body["cases"]},
+        counter_examples=tuple(body["counter_examples"]),
+        if_fails=body["if_fails"],
+    )
+
+
+def environment_from(body: Mapping[str, Any]) -> Environment:
+    """An environment line, validated against the schema before."""
+    return Environment(
+        **{**_payload(body), "gpus": tuple(Gpu(**gpu) for gpu in body["gpus"])},
+    )
+
+
+def row_from(body: Mapping[str, Any]) -> Row:
+    """A row line, validated against the schema before."""
+    fields = _payload(body)
+    fields["reason"] = None if body["reason"] is None else Reason(**body["reason"])
+    fields["plant"] = None if body["plant"] is None else Plant(**body["plant"])
+    fields["comparisons"] = tuple(_comparison_from(item) for item in body["comparisons"])
+    return Row(**fields)
+
+
+def footer_from(body: Mapping[str, Any]) -> Footer:
+    """The footer line, validated against the schema before."""
+    return Footer(**_payload(body))
+
+
+def _comparison_from(body: Mapping[str, Any]) -> Comparison:
+    # A comparison of texts has no slack, and its "NaN" is the word: `message contains "NaN"`.
+    numeric = body["slack"] is not None
+    names = ("observed", "bound", "slack", "margin") if numeric else ("margin",)
+    return Comparison(**{**body, **{name: decode(body[name]) for name in names}})
+
+
+def _payload(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name not in ("type", "seq", "prev")}

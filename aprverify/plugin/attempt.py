@@ -1,0 +1,216 @@
+"""One entry being run: what it measured, how it ended, and the row that it leaves."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aprverify.contract.claims import ClaimBroken, Outcome, Value, evaluate
+from aprverify.outcomes import Broken, Falsified, Inconclusive, NotRun, Survived
+from aprverify.plan import Entry
+from aprverify.planting import Plant
+
+
+@dataclass
+class Attempt:
+    """The state of one entry between its setup and its row."""
+
+    entry: Entry
+    configurations: Mapping[str, Mapping[str, Any]]
+    comparisons: list[tuple[str, Outcome]] = field(default_factory=list)
+    measures: dict[str, Any] = field(default_factory=dict)
+    plant: Plant | None = None
+    plant_report: Path | None = None
+    canary: str = "not_measured"
+    outcome: str | None = None
+    reason: dict[str, str] | None = None
+    started: str = field(default_factory=lambda: utc_now())
+    _clock: float = field(default_factory=time.perf_counter)
+
+    def measured(self, **delivered: Any) -> None:
+        """Evaluate the test's claims on what was measured; to be called once.
+
+        Raises:
+            Broken: not exactly the declared measures, or of another type, or a second call.
+            Falsified: a comparison does not hold.
+        """
+        test = self.entry.test
+        if self.measures:
+            raise Broken("measured() was called twice; measure everything, then call it once")
+        if delivered.keys() != test.measures.keys():
+            missing = sorted(test.measures.keys() - delivered.keys())
+            surplus = sorted(delivered.keys() - test.measures.keys())
+            raise Broken(f"measures not delivered: {missing}, not declared: {surplus}")
+        for name, measure in test.measures.items():
+            self.measures[name] = _plain(name, measure.kind, delivered[name])
+        self._evaluate()
+        if not self.all_hold:
+            raise Falsified(self.explanation())
+
+    def _evaluate(self) -> None:
+        test = self.entry.test
+        units = {name: measure.unit for name, measure in test.measures.items()}
+        values = {**self._surroundings(), **self.measures}
+        for claim in test.claims:
+            for comparison in claim.comparisons:
+                try:
+                    outcome = evaluate(comparison, values, units)
+                except ClaimBroken as error:
+                    raise Broken(f"claim {claim.id}: {error}") from None
+                self.comparisons.append((claim.id, outcome))
+
+    def _surroundings(self) -> dict[str, Value]:
+        parameters = self.entry.case.parameters
+        dtype = str(parameters.get("dtype"))
+        tolerances = {n: t[dtype] for n, t in self.entry.test.tolerances.items() if dtype in t}
+        fields = self.configurations.get(str(parameters.get("arch")), {})
+        return {**fields, **self.entry.contract.constants, **tolerances, **parameters}
+
+    @property
+    def all_hold(self) -> bool:
+        """Whether every comparison holds."""
+        return all(outcome.holds for _, outcome in self.comparisons)
+
+    def explanation(self) -> str:
+        """Each comparison that does not hold, with its values."""
+        lines = []
+        for claim, outcome in self.comparisons:
+            if not outcome.holds:
+                unit = f" {outcome.unit}" if outcome.unit not in ("", "1") else ""
+                lines.append(
+                    f"claim {claim}: {outcome.text}\n"
+                    f"  observed {outcome.observed!r}{unit}, bound {outcome.op} {outcome.bound!r}"
+                )
+        return "\n".join(lines)
+
+    def conclude(self, error: BaseException | None) -> BaseException | None:
+        """Decide the outcome after the falsifier ended with `error`; what pytest should see."""
+        self.outcome, self.reason = self._verdict(error)
+        if self.entry.defect:
+            return self._conclude_teeth(error)
+        if self.outcome == "falsified":
+            return error if isinstance(error, Falsified) else Falsified(self.explanation())
+        if self.outcome == "held":
+            return None
+        return error or Broken(self.reason["detail"] if self.reason else "")
+
+    def _verdict(self, error: BaseException | None) -> tuple[str, dict[str, str] | None]:
+        if self.comparisons and not self.all_hold:
+            return "falsified", None
+        if isinstance(error, NotRun):
+            return "not_run", _reason(error.kind, error.detail, error.remedy)
+        if isinstance(error, Inconclusive):
+            return "inconclusive", _reason("inconclusive", str(error))
+        if isinstance(error, KeyboardInterrupt):
+            return "not_run", _reason("interrupted", "stopped by the user", "run it again")
+        if error is not None:
+            return "broken", _reason("error", describe(error))
+        if not self.comparisons:
+            detail = "the falsifier recorded no comparison: it returned without measured()"
+            return "broken", _reason("error", detail)
+        return "held", None
+
+    def _conclude_teeth(self, error: BaseException | None) -> BaseException | None:
+        if self.outcome not in ("held", "falsified"):
+            self.outcome = "not_run" if self.outcome == "not_run" else "broken"
+            return error or Broken(str(self.reason))
+        fault = self._not_in_force()
+        if fault:
+            self.outcome, self.reason = "broken", _reason("plant", fault)
+            return Broken(fault)
+        if self.outcome == "falsified":
+            self.outcome = "caught"
+            return None
+        self.outcome = "survived"
+        return Survived(f"{self.entry.defect} was in force and every claim held")
+
+    def _not_in_force(self) -> str:
+        plant = self.plant
+        if plant is None or plant.reached == 0:
+            return f"{self.entry.defect} was not in force: its code was never reached"
+        if plant.changed == 0:
+            return f"{self.entry.defect} was not in force: reached {plant.reached} times, changed nothing"
+        return ""
+
+    def failed(self, when: str, error: BaseException) -> None:
+        """Setup or teardown ended with `error`."""
+        if isinstance(error, NotRun):
+            self.outcome, self.reason = "not_run", _reason(error.kind, error.detail, error.remedy)
+        elif isinstance(error, KeyboardInterrupt):
+            self.outcome = "not_run"
+            self.reason = _reason("interrupted", "stopped by the user", "run it again")
+        else:
+            self.outcome = "broken"
+            self.reason = _reason("setup", f"in {when}: {describe(error)}")
+
+    def row(self, source_id: str, environment: str, nodeid: str, worker: str) -> dict[str, Any]:
+        """The row of run.jsonl, without type, seq and prev."""
+        entry = self.entry
+        plant = self.plant
+        return {
+            "key": entry.key,
+            "kind": entry.kind,
+            "contract": entry.contract.id,
+            "test": entry.test.id,
+            "falsifier": entry.test.falsifier,
+            "case": dict(entry.case.parameters),
+            "scale": entry.case.scale,
+            "defect": entry.defect,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "comparisons": [{"claim": c, **asdict(o)} for c, o in self.comparisons],
+            "measures": self.measures,
+            "plant": plant
+            and {"reached": plant.reached, "changed": plant.changed, "canary": self.canary},
+            "source_id": source_id,
+            "environment": environment,
+            "started": self.started,
+            "seconds": round(time.perf_counter() - self._clock, 4),
+            "nodeid": nodeid,
+            "worker": worker,
+        }
+
+
+def empty_row(
+    entry: Entry, outcome: str, reason: dict[str, str], source_id: str, environment: str, nodeid: str
+) -> dict[str, Any]:
+    """The row of an entry that never came back: crashed, lost or not reached."""
+    attempt = Attempt(entry, {})
+    attempt.outcome, attempt.reason = outcome, reason
+    return attempt.row(source_id, environment, nodeid, "controller")
+
+
+def utc_now() -> str:
+    """The time as run.jsonl spells it."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return now.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def describe(error: BaseException) -> str:
+    """Type and message of an error, in one readable piece."""
+    if isinstance(error, pytest.skip.Exception):
+        return f"skipped by itself ({error.msg}); raise NotRun with a reason instead"
+    return f"{type(error).__name__}: {error}"[:2000]
+
+
+def _reason(kind: str, detail: str, remedy: str = "") -> dict[str, str]:
+    return {"kind": kind, "detail": detail, "remedy": remedy}
+
+
+def _plain(name: str, kind: str, value: Any) -> Value:
+    """A builtin of the declared kind; torch and numpy scalars are taken by their `item()`."""
+    if hasattr(value, "item") and not isinstance(value, (bool, int, float, str)):
+        value = value.item()
+    if kind == "text" and isinstance(value, str):
+        return value
+    if kind == "boolean" and isinstance(value, bool):
+        return value
+    if kind == "number" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    raise Broken(f"measure {name} is declared a {kind}, delivered {value!r}")

@@ -1,0 +1,69 @@
+"""The fixtures that a falsifier may ask for: subject, case, measured and assets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aprverify.assets import AssetMissing
+from aprverify.contract.model import Case
+from aprverify.outcomes import NotRun
+from aprverify.planting import call_by_name, planted
+from aprverify.plugin.state import ATTEMPT, STATE
+
+
+@pytest.fixture
+def case(entry: Any) -> Case:
+    """The point of the test's matrix: ``case.device``, ``case.dtype``, ``case.arch``, …"""
+    result: Case = entry.case
+    return result
+
+
+@pytest.fixture
+def subject(entry: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """The subject under test, inside the entry's defect if it has one."""
+    state = request.config.stash[STATE]
+    attempt = request.node.stash[ATTEMPT]
+    if entry.defect is None:
+        yield state.subject
+        return
+    defect = state.defect(entry)
+    clean = state.canary
+    report = tmp_path / "plant-effects.jsonl"
+    with planted(state.suite, defect, state.subject, report) as plant:
+        attempt.plant, attempt.plant_report = plant, report
+        yield plant.subject
+    attempt.canary = "same" if call_by_name(state.suite.canary) == clean else "different"
+    if attempt.canary == "different":
+        raise RuntimeError(f"{defect.id} left something behind: the canary measures differently")
+
+
+@pytest.fixture
+def measured(entry: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Deliver what was measured, once: ``measured(loss=loss)`` evaluates the claims."""
+    measure: Callable[..., None] = request.node.stash[ATTEMPT].measured
+    return measure
+
+
+@pytest.fixture
+def assets(request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """``assets(name)`` is the verified file of a registered asset."""
+    store = request.config.stash[STATE].assets
+
+    def path(name: str) -> Path:
+        try:
+            found: Path = store.path(name)
+        except AssetMissing as missing:
+            raise NotRun("asset", str(missing), missing.remedy) from None
+        return found
+
+    return path
+
+
+@pytest.fixture
+def configuration(entry: Any, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The contract-side configuration that ``case.arch`` names, by field."""
+    return dict(request.config.stash[STATE].loaded.configurations[entry.case.arch])

@@ -1,0 +1,49 @@
+"""Collection stays fast because no falsifier imports torch or a trainer at module level.
+
+An import of torch takes seconds, and collection happens in every worker. While falsifiers are
+collected this watch refuses such an import and names the line that asked for it.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+HEAVY = ("torch", "transformers", "tokenizers", "safetensors", "gguf", "trainer")
+
+
+class HeavyImport(ImportError):
+    """A falsifier module imports something heavy at module level."""
+
+
+class ImportWatch:
+    """A finder that finds nothing: it only refuses heavy imports made from `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Refuse `name` if it is heavy and a file of the watched folder is importing it."""
+        if name in HEAVY:
+            for frame in reversed(traceback.extract_stack()):
+                if frame.filename.startswith(self._folder):
+                    raise HeavyImport(
+                        f"{frame.filename}:{frame.lineno}: imports {name} while it is being "
+                        "collected; import it inside the falsifier"
+                    )
+        return None
+
+    def start(self) -> None:
+        """Begin to watch."""
+        sys.meta_path.insert(0, self)
+
+    def stop(self) -> None:
+        """Stop watching."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)

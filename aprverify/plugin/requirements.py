@@ -1,0 +1,25 @@
+"""What an entry needs before anything is built: its device, its assets, its packages."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from aprverify.assets import AssetMissing, AssetStore
+from aprverify.gpus import visible_gpus
+from aprverify.outcomes import NotRun
+from aprverify.plan import Entry
+
+
+def check_requirements(entry: Entry, assets: AssetStore) -> None:
+    """Raise `NotRun` with a reason and a remedy if `entry` cannot run here."""
+    if entry.device == "cuda" and not visible_gpus():
+        raise NotRun("device", "no CUDA GPU is visible", "aprverify verify, on a machine with a GPU")
+    for need in entry.case.requires:
+        kind, _, name = need.partition(":")
+        if kind == "package" and find_spec(name) is None:
+            raise NotRun("package", f"{name} is not installed", f"pip install {name}")
+        if kind == "asset":
+            try:
+                assets.path(name)
+            except AssetMissing as missing:
+                raise NotRun("asset", str(missing), missing.remedy) from None

@@ -1,0 +1,1 @@
+"""The bundled suite: falsifiers, oracle, defects and subjects."""

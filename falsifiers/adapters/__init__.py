@@ -1,0 +1,1 @@
+"""Subjects: the trainers that the suite can put under test."""

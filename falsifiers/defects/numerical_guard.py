@@ -1,0 +1,118 @@
+"""The guard against NaN and Inf is off, late, incomplete or over-eager."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from aprverify.planting import PROTOCOL, SOURCE, Plant, defect
+from falsifiers.wrapping import InstanceWrapper, wrap_instances
+
+_GUARD = "trainer.trainer:PretrainTrainer._guard"
+
+
+@defect(
+    "nan-passed-on",
+    kind=SOURCE,
+    imitates="the seed: losses are 'finite by construction'",
+    symptom="a NaN loss or gradient reaches the optimizer",
+    hidden="it does not stay hidden, but the weights are gone when it shows",
+)
+def nan_passed_on(plant: Plant) -> None:
+    """Take the guard out."""
+
+    def make(original: Any) -> Any:
+        def guard(trainer: Any, loss: float, grad_norm: float) -> None:
+            plant.effect(not (math.isfinite(loss) and math.isfinite(grad_norm)))
+
+        return guard
+
+    plant.patch(_GUARD, make)
+
+
+@defect(
+    "guard-reads-loss-only",
+    kind=SOURCE,
+    imitates="the seed's guard, which looked at the loss",
+    symptom="a NaN gradient under a finite loss is stepped with",
+    hidden="the loss of that very step is right",
+)
+def guard_reads_loss_only(plant: Plant) -> None:
+    """Tell the guard that the norm is fine."""
+
+    def make(original: Any) -> Any:
+        def guard(trainer: Any, loss: float, grad_norm: float) -> None:
+            plant.effect(not math.isfinite(grad_norm))
+            original(trainer, loss, 1.0)
+
+        return guard
+
+    plant.patch(_GUARD, make)
+
+
+class _PoisonLogged(InstanceWrapper):
+    """Logs the poisoned step, then aborts."""
+
+    def run(self, *arguments: Any, **options: Any) -> Any:
+        """The run with one line too many in its log."""
+        result = self.inner.run(*arguments, **options)
+        aborted = result.status == "NUMERICAL_INSTABILITY"
+        self.plant.effect(aborted)
+        if not aborted:
+            return result
+        poisoned = {**result.logged[-1], "train_loss": math.nan, "step": len(result.logged)}
+        return replace(result, logged=[*result.logged, poisoned])
+
+
+@defect(
+    "nan-logged-first",
+    kind=PROTOCOL,
+    imitates="metrics written before the guard looks at them",
+    symptom="the poisoned step stands in the log as a step that was taken",
+    hidden="the run stops as it should; only its log lies",
+)
+def nan_logged_first(plant: Plant) -> None:
+    """See the class."""
+    wrap_instances(plant, _PoisonLogged)
+
+
+@defect(
+    "guard-rejects-large-norm",
+    kind=SOURCE,
+    imitates="a divergence limit mistaken for a NaN check",
+    symptom="a finite gradient norm above 0.5 aborts the run",
+    hidden="late in training norms are small and nothing happens",
+)
+def guard_rejects_large_norm(plant: Plant) -> None:
+    """Abort on a finite norm."""
+
+    def make(original: Any) -> Any:
+        def guard(trainer: Any, loss: float, grad_norm: float) -> None:
+            plant.effect(math.isfinite(grad_norm) and grad_norm > 0.5)
+            original(trainer, loss, math.inf if grad_norm > 0.5 else grad_norm)
+
+        return guard
+
+    plant.patch(_GUARD, make)
+
+
+class _LastStepLost(InstanceWrapper):
+    """Runs one step fewer than asked and says nothing."""
+
+    def run(self, batches: Any, *, steps: int, **options: Any) -> Any:
+        """A run that is one step short."""
+        self.plant.effect(True)
+        return self.inner.run(batches, steps=steps - 1, **options)
+
+
+@defect(
+    "last-step-lost",
+    kind=PROTOCOL,
+    imitates="an off-by-one in the loop: range(1, steps)",
+    symptom="the run ends one step early with status OK",
+    hidden="one step of a hundred thousand changes no curve",
+)
+def last_step_lost(plant: Plant) -> None:
+    """See the class."""
+    wrap_instances(plant, _LastStepLost)

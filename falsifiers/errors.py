@@ -1,0 +1,39 @@
+"""How far one tensor is from another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from torch import Tensor
+
+
+def relative_error(value: Tensor, reference: Tensor) -> float:
+    """‖value − reference‖ / ‖reference‖ in float64; 0 when both are zero.
+
+    NaN on either side gives NaN, which no claim accepts.
+    """
+    exact = reference.detach().double().cpu()
+    difference = (value.detach().double().cpu() - exact).norm().item()
+    size = exact.norm().item()
+    if size == 0.0:
+        return 0.0 if difference == 0.0 else math.inf
+    return difference / size
+
+
+def worst_relative_error(
+    values: Mapping[str, Tensor], references: Mapping[str, Tensor]
+) -> tuple[float, str]:
+    """The largest `relative_error` over equally named tensors, and its name.
+
+    A tensor that one side lacks counts as infinitely wrong.
+    """
+    worst, where = 0.0, ""
+    for name in sorted(values.keys() | references.keys()):
+        missing = name not in values or name not in references
+        error = math.inf if missing else relative_error(values[name], references[name])
+        if math.isnan(error):
+            return error, name
+        if error > worst:
+            worst, where = error, name
+    return worst, where

@@ -1,0 +1,37 @@
+"""Is the frozen 370M architecture what the contract says, and is any other refused?"""
+
+from __future__ import annotations
+
+
+def falsify_parameter_count(subject, case, measured):
+    """The default model has exactly the nominal and stored parameters of Llama-370M."""
+    config = subject.configuration(case.arch)
+    instance = subject.build(config, device=case.device, dtype="float32", seed=0)
+    stored = sum(parameter.numel() for parameter in instance.parameters().values())
+    head = config["vocab_size"] * config["hidden_size"]
+    tied = "lm_head.weight" not in instance.parameters()
+    measured(stored_count=stored, nominal_count=stored + head * tied, head_is_tied=tied)
+
+
+def falsify_wrong_count_is_refused(subject, case, measured, configuration):
+    """A model outside the band is refused in every build, before any training state exists."""
+    from falsifiers.refusals import attempt
+
+    config = {**configuration, case.field: case.value}
+    refusal = attempt(
+        lambda: subject.build_pretrain(device="cpu", dtype="float32", seed=0, from_scratch=config)
+    )
+    measured(refused=refusal.refused, message=refusal.message)
+
+
+def falsify_wrong_count_is_refused_when_optimized(subject, case, measured, configuration):
+    """``python -O`` refuses a model outside the band as well: the check is no assert."""
+    import json
+    import subprocess
+
+    from aprverify.planting import launch_command
+
+    config = json.dumps({**configuration, case.field: case.value})
+    command = launch_command("falsifiers.probe_count", subject.target, config, flags=("-O",))
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    measured(refused=found["refused"], message=found["message"], optimized=found["optimized"])

@@ -1,0 +1,119 @@
+"""Does evaluation measure the model, the whole model and nothing but the model?"""
+
+from __future__ import annotations
+
+
+def falsify_eval_batch_h1_sanity_bound(subject, case, measured, configuration):
+    """A fresh model's loss on uniform random tokens is close to ln V + σ²/2, and the oracle's."""
+    from falsifiers.inputs import random_batch
+    from falsifiers.reference.loss import mean_loss
+    from falsifiers.reference.model import logits
+
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    batch = random_batch(configuration, case.batch, case.length, case.seed + 100)
+    loss = instance.evaluate([batch])
+    weights = instance.parameters()
+    tokens = batch.tokens.to(instance.device)
+    sample = logits(weights, configuration, tokens[:1, :-1])
+    measured(
+        loss=loss,
+        targets=case.batch * case.length,
+        logit_variance=sample.var(dim=-1).mean().item(),
+        oracle_loss=mean_loss(weights, configuration, tokens).item(),
+    )
+
+
+def falsify_eval_on_constructed_logits(subject, case, measured, configuration):
+    """With the final norm at zero all logits are zero, and the loss is ln V exactly."""
+    import torch
+    from falsifiers.inputs import ragged_batch
+
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    name = "model.norm.weight"
+    instance.set_parameters({name: torch.zeros_like(instance.parameters()[name])})
+    measured(loss=instance.evaluate([ragged_batch(configuration, 3, 16, case.seed)]))
+
+
+def falsify_eval_batch_h1_train_pollution(subject, case, measured, configuration):
+    """A training step on another batch changes evaluation by what it did to the weights only."""
+    from falsifiers.inputs import random_batch, roughen
+    from falsifiers.reference.loss import mean_loss
+
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    roughen(instance, case.seed)
+    train = random_batch(configuration, 4, 16, case.seed + 1)
+    held_out = random_batch(configuration, 4, 16, case.seed + 2)
+    before = instance.evaluate([held_out])
+    instance.train_step(train, lr=case.lr)
+    after = instance.evaluate([held_out])
+    tokens = held_out.tokens.to(instance.device)
+    measured(
+        loss_before=before,
+        loss_after=after,
+        oracle_loss_after=mean_loss(instance.parameters(), configuration, tokens).item(),
+    )
+
+
+def falsify_eval_equals_training_loss(subject, case, measured, configuration):
+    """On the same batch and weights, evaluation and training report the oracle's loss."""
+    from falsifiers.inputs import ragged_batch, roughen
+    from falsifiers.reference.loss import mean_loss
+
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    roughen(instance, case.seed)
+    batch = ragged_batch(configuration, 4, 24, case.seed)
+    training_loss, _ = instance.loss_and_gradients(batch)
+    device = instance.device
+    oracle = mean_loss(
+        instance.parameters(), configuration, batch.tokens.to(device), batch.target_mask.to(device)
+    )
+    measured(
+        eval_loss=instance.evaluate([batch]),
+        training_loss=training_loss,
+        oracle_loss=oracle.item(),
+    )
+
+
+def falsify_eval_weighs_tokens(subject, case, measured, configuration):
+    """Over batches of unequal size every target token weighs the same."""
+    from falsifiers.inputs import ragged_batch, roughen
+    from falsifiers.reference.loss import mean_loss
+
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    roughen(instance, case.seed, 1.0)
+    shapes = ((1, 3), (4, 24), (2, 9))
+    batches = [ragged_batch(configuration, b, n, case.seed + b) for b, n in shapes]
+    total, count = 0.0, 0
+    for batch in batches:
+        targets = int(batch.target_mask.sum())
+        weights = {n: p.cpu() for n, p in instance.parameters().items()}
+        mean = mean_loss(weights, configuration, batch.tokens, batch.target_mask)
+        total, count = total + mean.item() * targets, count + targets
+    measured(eval_loss=instance.evaluate(batches), oracle_loss=total / count)
+
+
+def falsify_eval_leaves_no_trace(subject, case, measured, configuration):
+    """Evaluation leaves random state, mode, weights and gradients as they were."""
+    import torch
+    from falsifiers.inputs import random_batch, roughen
+
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    roughen(instance, case.seed)
+    train = random_batch(configuration, 2, 16, case.seed + 1)
+    instance.train_step(train, lr=1e-3)
+    loss, gradients = instance.loss_and_gradients(train)
+    weights = {n: p.clone() for n, p in instance.parameters().items()}
+    mode, state = instance.training(), torch.get_rng_state()
+    instance.evaluate([random_batch(configuration, 2, 16, case.seed + 2)])
+    rng_moved = not torch.equal(torch.get_rng_state(), state)
+    moved = [n for n, p in instance.parameters().items() if not torch.equal(p, weights[n])]
+    mode_changed = instance.training() != mode
+    again, gradients_again = instance.loss_and_gradients(train)
+    changed = [n for n in gradients if not torch.equal(gradients[n], gradients_again[n])]
+    measured(
+        rng_moved=rng_moved,
+        mode_changed=mode_changed,
+        weights_moved=len(moved),
+        loss_change=abs(again - loss),
+        gradients_changed=len(changed),
+    )

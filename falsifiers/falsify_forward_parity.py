@@ -1,0 +1,180 @@
+"""Does the fast path compute the same function as the float64 oracle?"""
+
+from __future__ import annotations
+
+
+def falsify_float32_matches_float64(subject, case, measured, configuration):
+    """In float32 with TF32 off, logits and every gradient are within ten times clean noise."""
+    from falsifiers.errors import relative_error, worst_relative_error
+    from falsifiers.inputs import ragged_batch, roughen
+    from falsifiers.reference.gradients import loss_and_gradients
+    from falsifiers.reference.model import logits
+    from falsifiers.subject import Batch
+    from torch.nn.functional import cosine_similarity
+
+    instance = subject.build(configuration, device=case.device, dtype="float32", seed=case.seed)
+    roughen(instance, case.seed, case.roughness)
+    batch = ragged_batch(configuration, case.batch, case.length, case.seed + 5)
+    device = instance.device
+    on_device = Batch(batch.tokens.to(device), batch.target_mask.to(device))
+    tokens = on_device.tokens[:, :-1]
+    weights = {n: p.detach().clone() for n, p in instance.parameters().items()}
+    ours, exact = instance.logits(tokens), logits(weights, configuration, tokens)
+    loss, gradients = instance.loss_and_gradients(batch)
+    exact_loss, exact_gradients = loss_and_gradients(
+        weights, configuration, on_device.tokens, on_device.target_mask
+    )
+    gradient_error, gradient_name = worst_relative_error(gradients, exact_gradients)
+    measured(
+        logit_error=relative_error(ours, exact),
+        gradient_error=gradient_error,
+        worst_gradient=gradient_name,
+        loss_error=abs(loss - exact_loss) / exact_loss,
+        cosine=cosine_similarity(ours.double(), exact, dim=-1).min().item(),
+        distinct_tokens=tokens.unique().numel(),
+    )
+
+
+def falsify_operators_match_float64(subject, case, measured, configuration):
+    """On the inputs it was given, no operator errs more than twice plain eager torch."""
+    from falsifiers.inputs import ragged_batch, roughen
+    from falsifiers.operator_parity import compare_trace
+
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    roughen(instance, case.seed, case.roughness)
+    batch = ragged_batch(configuration, case.batch, case.length, case.seed + 5)
+    verdict = compare_trace(instance.trace(batch), case.dtype)
+    measured(
+        operators=verdict.operators,
+        backward_operators=verdict.backward_operators,
+        forward_ratio=verdict.forward.ratio,
+        backward_ratio=verdict.backward.ratio,
+        gain_ratio=verdict.gain.ratio,
+        forward_worst=verdict.forward.name,
+        backward_worst=verdict.backward.name,
+        gain_worst=verdict.gain.name,
+    )
+
+
+def falsify_real_weights_loss(subject, case, measured, configuration, assets):
+    """Real weights on real text give the recorded loss; the same tokens shuffled, a far worse one."""
+    from falsifiers.tokens import read_tokens, shuffled
+
+    path = assets(case.weights)
+    tokens = read_tokens(path, case.text, case.targets + 1)
+    instance = subject.build_pretrain(
+        device=case.device,
+        dtype=case.dtype,
+        seed=0,
+        init_arch=subject.read_architecture(path),
+        init_path=path,
+    )
+    from falsifiers.subject import Batch
+
+    declared = instance.config
+    measured(
+        loss=instance.evaluate([Batch(tokens[None])]),
+        shuffled_loss=instance.evaluate([Batch(shuffled(tokens, 0)[None])]),
+        vocabulary=declared["vocab_size"],
+        distinct_tokens=tokens.unique().numel(),
+    )
+
+
+def falsify_real_weights_match_oracle(subject, case, measured, assets):
+    """Real weights, read by the oracle's own loader, give the oracle's logits in float32."""
+    from falsifiers.errors import relative_error
+    from falsifiers.reference.model import logits
+    from falsifiers.real_weights import oracle_weights
+    from falsifiers.tokens import read_tokens
+
+    path = assets(case.weights)
+    config, weights = oracle_weights(path)
+    tokens = read_tokens(path, case.text, case.length)[None]
+    instance = subject.build(config, device=case.device, dtype="float32", seed=0)
+    instance.set_parameters(weights)
+    device = instance.device
+    on_device = {name: value.to(device) for name, value in weights.items()}
+    exact = logits(on_device, config, tokens.to(device))
+    ours = instance.logits(tokens.to(device))
+    measured(
+        logit_error=relative_error(ours, exact),
+        same_choice=(ours.argmax(-1) == exact.argmax(-1)).double().mean().item(),
+        distinct_tokens=tokens.unique().numel(),
+    )
+
+
+def falsify_real_weights_match_transformers(subject, case, measured, assets):
+    """Real weights, loaded by each side's own loader, give the logits of transformers in float32."""
+    from falsifiers.errors import relative_error
+    from falsifiers.real_weights import transformers_logits
+    from falsifiers.tokens import read_tokens
+
+    path = assets(case.weights)
+    tokens = read_tokens(path, case.text, case.length)[None]
+    instance = subject.build_pretrain(
+        device=case.device,
+        dtype="float32",
+        seed=0,
+        init_arch=subject.read_architecture(path),
+        init_path=path,
+    )
+    theirs = transformers_logits(path, tokens)
+    measured(logit_error=relative_error(instance.logits(tokens.to(instance.device)), theirs))
+
+
+def falsify_bias_parameters_follow_configuration(subject, case, measured, configuration):
+    """Bias parameters exist for q, k and v of every layer if configured, and nowhere else."""
+    instance = subject.build(configuration, device=case.device, dtype="float32", seed=case.seed)
+    biases = [name for name in instance.parameters() if name.endswith(".bias")]
+    expected = [n for n in biases if n.split(".")[-2] in ("q_proj", "k_proj", "v_proj")]
+    measured(biases=len(biases), misplaced=len(biases) - len(expected))
+
+
+def falsify_biases_are_applied(subject, case, measured, configuration):
+    """Setting any one bias to zero changes the logits."""
+    from falsifiers.errors import relative_error
+    from falsifiers.inputs import random_tokens, roughen
+
+    instance = subject.build(configuration, device=case.device, dtype="float32", seed=case.seed)
+    roughen(instance, case.seed, 0.5)
+    tokens = random_tokens(configuration, 1, case.length, case.seed).to(instance.device)
+    parts = ("q_proj", "k_proj", "v_proj")
+    names = [
+        f"model.layers.{layer}.self_attn.{part}.bias"
+        for layer in range(configuration["num_layers"])
+        for part in parts
+    ]
+    parameters = instance.parameters()
+    clean = instance.logits(tokens).clone()
+    effects = {}
+    for name in (n for n in names if n in parameters):
+        value = parameters[name].clone()
+        instance.set_parameters({name: value * 0})
+        effects[name] = relative_error(instance.logits(tokens), clean)
+        instance.set_parameters({name: value})
+    measured(
+        biases_tried=len(effects),
+        smallest_effect=min(effects.values(), default=0.0),
+        least_effective=min(effects, key=effects.__getitem__, default=""),
+    )
+
+
+def falsify_configured_eps_is_used(subject, case, measured, configuration):
+    """Where the mean square is as small as eps, the logits are those of the configured eps."""
+    from falsifiers.errors import relative_error
+    from falsifiers.inputs import random_tokens
+    from falsifiers.reference.model import logits
+
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    name = "model.embed_tokens.weight"
+    table = instance.parameters()[name]
+    target = configuration["rms_norm_eps"] ** 0.5
+    instance.set_parameters({name: table * (target / table.square().mean().sqrt())})
+    tokens = random_tokens(configuration, 2, case.length, case.seed).to(instance.device)
+    weights = {n: p.detach() for n, p in instance.parameters().items()}
+    stream = weights[name][tokens].square().mean().item()
+    exact = logits(weights, configuration, tokens)
+    measured(
+        logit_error=relative_error(instance.logits(tokens), exact),
+        mean_square=stream,
+    )

@@ -1,0 +1,176 @@
+"""Does the loop stop when it must, go on when it may, and log nothing but what it measured?"""
+
+from __future__ import annotations
+
+STEPS = 6
+POISONED_STEP = 3
+
+
+def falsify_nonfinite_step_aborts(subject, case, measured, configuration, tmp_path):
+    """The first NaN or Inf in loss or gradient norm ends the run within one step, unlogged."""
+    import math
+
+    import torch
+
+    from falsifiers.inputs import random_batch
+
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    name = "model.layers.1.mlp.down_proj.weight"
+    value = {"nan": math.nan, "inf": math.inf}[case.value]
+
+    def poison(step: int) -> None:
+        if step == POISONED_STEP and case.poisoned == "gradient":
+            instance.on_gradient(name, lambda gradient: torch.full_like(gradient, value))
+        if step == POISONED_STEP and case.poisoned == "weight":
+            instance.set_parameters({name: torch.full_like(instance.parameters()[name], value)})
+
+    batches = [random_batch(configuration, 2, 16, seed) for seed in range(STEPS)]
+    result = instance.run(batches, steps=STEPS, log=tmp_path / "log.jsonl", before_step=poison)
+    bad = [x for x in result.logged if not math.isfinite(x["train_loss"] + x["grad_norm"])]
+    others = [p for n, p in instance.parameters().items() if n != name]
+    measured(
+        status=result.status,
+        message=result.message,
+        logged_steps=len(result.logged),
+        nonfinite_logged=len(bad),
+        spoiled_tensors=sum(not bool(torch.isfinite(p).all()) for p in others),
+    )
+
+
+def falsify_finite_run_completes(subject, case, measured, configuration, tmp_path):
+    """Finite losses and norms, large ones too, abort nothing."""
+    import math
+
+    from falsifiers.inputs import random_batch, roughen
+
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    roughen(instance, case.seed, case.roughness)
+    batches = [random_batch(configuration, 2, 16, seed) for seed in range(STEPS)]
+    result = instance.run(batches, steps=STEPS, log=tmp_path / "log.jsonl")
+    finite = [x for x in result.logged if math.isfinite(x["train_loss"] + x["grad_norm"])]
+    measured(
+        status=result.status,
+        finite_steps=len(finite),
+        largest_norm=max(line["grad_norm"] for line in result.logged),
+    )
+
+
+def falsify_logged_loss_and_norm_are_real(subject, case, measured, configuration, tmp_path):
+    """Every logged loss and gradient norm is the oracle's, at the weights of that very step."""
+    from falsifiers.errors import relative_error
+    from falsifiers.inputs import ragged_batch, roughen
+    from falsifiers.reference.gradients import global_norm, loss_and_gradients
+    from torch import tensor
+
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    roughen(instance, case.seed)
+    snapshots = []
+
+    def snapshot(step: int) -> None:
+        snapshots.append({n: p.detach().cpu().clone() for n, p in instance.parameters().items()})
+
+    batches = [ragged_batch(configuration, 3, 16, seed) for seed in range(STEPS)]
+    result = instance.run(batches, steps=STEPS, log=tmp_path / "log.jsonl", before_step=snapshot)
+    loss_errors, norm_errors = [], []
+    for weights, batch, line in zip(snapshots, batches, result.logged, strict=True):
+        loss, gradients = loss_and_gradients(
+            weights, configuration, batch.tokens, batch.target_mask
+        )
+        norm = global_norm(gradients)
+        loss_errors.append(relative_error(tensor(line["train_loss"]).double(), tensor(loss)))
+        norm_errors.append(relative_error(tensor(line["grad_norm"]).double(), tensor(norm)))
+    measured(
+        logged_steps=len(result.logged),
+        loss_error=max(loss_errors),
+        norm_error=max(norm_errors),
+        smallest_norm=min(line["grad_norm"] for line in result.logged),
+    )
+
+
+def falsify_throughput_is_measured(subject, case, measured, configuration, tmp_path):
+    """Each logged rate is that step's target tokens over wall time, neither more nor a constant."""
+    import time
+
+    from falsifiers.inputs import ragged_batch
+
+    instance = subject.build(configuration, device=case.device, dtype="float32", seed=case.seed)
+    batches = [ragged_batch(configuration, 4, 64, seed) for seed in range(STEPS + 1)]
+    clock: list[float] = []
+    result = instance.run(
+        batches,
+        steps=STEPS + 1,
+        log=tmp_path / "log.jsonl",
+        before_step=lambda step: clock.append(time.perf_counter()),
+    )
+    ratios = []
+    for step in range(1, STEPS):  # the first step warms up caches and allocators
+        tokens = int(batches[step].target_mask.sum())
+        seconds = clock[step + 1] - clock[step]
+        ratios.append(result.logged[step]["tokens_per_sec"] * seconds / tokens)
+    measured(smallest_ratio=min(ratios), largest_ratio=max(ratios))
+
+
+def falsify_utilisation_is_absent_without_gpu(subject, case, measured, configuration, tmp_path):
+    """Without a GPU no utilisation is reported, and each step says why."""
+    from falsifiers.inputs import random_batch
+
+    instance = subject.build(configuration, device="cpu", dtype="float32", seed=case.seed)
+    batches = [random_batch(configuration, 2, 16, seed) for seed in range(STEPS)]
+    logged = instance.run(batches, steps=STEPS, log=tmp_path / "log.jsonl").logged
+    present = [line for line in logged if line["gpu_util_pct"] is not None]
+    silent = [x for x in logged if x["gpu_util_pct"] is None and not x["gpu_util_absent_reason"]]
+    measured(logged_steps=len(logged), present=len(present), unexplained=len(silent))
+
+
+def falsify_utilisation_is_measured(subject, case, measured, configuration, tmp_path):
+    """On a busy GPU the logged utilisation follows what NVML tells an independent reader."""
+    from falsifiers.gpu_load import UtilisationReader
+    from falsifiers.inputs import random_batch
+
+    instance = subject.build(configuration, device=case.device, dtype="bfloat16", seed=case.seed)
+    batches = [random_batch(configuration, 8, 1024, seed) for seed in range(case.steps)]
+    with UtilisationReader() as reader:
+        logged = instance.run(batches, steps=case.steps, log=tmp_path / "log.jsonl").logged
+    logged = logged[case.steps // 2 :]  # by then the driver's averaging window is full
+    seen = [x["gpu_util_pct"] for x in logged if x["gpu_util_pct"] is not None]
+    silent = [x for x in logged if x["gpu_util_pct"] is None and not x["gpu_util_absent_reason"]]
+    measured(
+        present=len(seen),
+        unexplained=len(silent),
+        lowest=min(seen, default=-1.0),
+        highest=max(seen, default=-1.0),
+        difference=abs(sum(seen) / max(1, len(seen)) - reader.late_mean()),
+    )
+
+
+def falsify_exhausted_stream_stops(subject, case, measured, configuration, tmp_path):
+    """When the data ends the run ends, with its own status and nothing logged in its place."""
+    from falsifiers.inputs import random_batch
+
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    batches = [random_batch(configuration, 2, 16, seed) for seed in range(STEPS // 2)]
+    result = instance.run(batches, steps=STEPS, log=tmp_path / "log.jsonl")
+    measured(status=result.status, logged_steps=len(result.logged), message=result.message)
+
+
+def falsify_real_text_is_learnt(subject, case, measured, configuration, assets, tmp_path):
+    """On real tokenized source the loss starts at that of a fresh model and falls."""
+    from falsifiers.tokens import source_windows
+
+    windows = source_windows(
+        assets("gpt2-vocabulary-encoder"), assets("gpt2-vocabulary-merges"), case.batch * case.steps, case.length
+    )
+    instance = subject.build(
+        configuration, device=case.device, dtype=case.dtype, seed=case.seed, lr=case.lr
+    )
+    batches = windows.batches(case.batch)
+    result = instance.run(batches, steps=case.steps, log=tmp_path / "log.jsonl")
+    losses = [line["train_loss"] for line in result.logged]
+    tail = losses[-5:]
+    measured(
+        status=result.status,
+        steps_taken=len(losses),
+        first_loss=losses[0],
+        final_loss=sum(tail) / len(tail),
+        unigram_entropy=windows.unigram_entropy(),
+    )

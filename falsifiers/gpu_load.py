@@ -1,0 +1,48 @@
+"""An independent reader of GPU utilisation, to hold a trainer's own figure against."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from types import TracebackType
+
+import pynvml
+
+PERIOD_S = 0.1
+
+
+class UtilisationReader:
+    """Samples the first visible GPU through NVML in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._samples: list[tuple[float, float]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> UtilisationReader:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def late_mean(self) -> float:
+        """Mean utilisation, percent, over the second half of the time sampled."""
+        begin, end = self._samples[0][0], self._samples[-1][0]
+        late = [percent for at, percent in self._samples if at >= (begin + end) / 2]
+        return sum(late) / len(late)
+
+    def _sample(self) -> None:
+        pynvml.nvmlInit()
+        index = int(os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0] or 0)
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        while not self._stop.wait(PERIOD_S):
+            percent = float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+            self._samples.append((time.monotonic(), percent))

@@ -1,0 +1,50 @@
+"""Token sequences and perturbed weights that claims are tried on, from local seeded generators.
+
+Prompts vary on purpose: with one token repeated, attention returns the same value whatever q, k,
+RoPE, scale and mask are, so faults in those could not be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from falsifiers.subject import Batch, Instance
+
+
+def random_tokens(config: Mapping[str, Any], batch: int, length: int, seed: int) -> Tensor:
+    """Uniform int64 token ids ``[batch, length]``."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(config["vocab_size"], (batch, length), generator=generator)
+
+
+def random_batch(config: Mapping[str, Any], batch: int, length: int, seed: int) -> Batch:
+    """A batch of `length` targets a sequence, all of which count."""
+    return Batch(random_tokens(config, batch, length + 1, seed))
+
+
+def ragged_batch(config: Mapping[str, Any], batch: int, length: int, seed: int) -> Batch:
+    """A batch whose sequences end early: between 1 and `length` targets each count."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, length + 1, (batch, 1), generator=generator)
+    lengths[0] = 1  # one sequence is as short as they come, so weighting cannot hide
+    mask = torch.arange(length)[None, :] < lengths
+    return Batch(random_tokens(config, batch, length + 1, seed + 1), mask)
+
+
+def roughen(instance: Instance, seed: int, scale: float = 0.1) -> None:
+    """Move every parameter off its special initial value, in place.
+
+    Fresh norms are one and fresh biases zero: a norm that ignores its weight or a bias that is
+    never added would not show.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    values = {}
+    for name, parameter in sorted(instance.parameters().items()):
+        noise = torch.randn(parameter.shape, generator=generator)
+        size = scale if parameter.ndim == 1 else 0.02 * scale
+        values[name] = parameter.cpu() + size * noise
+    instance.set_parameters(values)

@@ -1,0 +1,236 @@
+"""The subject protocol: the only thing that a falsifier may touch.
+
+A *subject* is a trainer under test, seen from outside: a factory of *instances*. To verify
+another trainer, write one adapter module with a class that fulfils `Subject` and name it with
+``--subject your_package.adapter:YourSubject``; `falsifiers/adapters/bundled.py` is the example.
+
+What a subject cannot do it refuses with `NotSupported`: the claims that need it are then
+recorded as not run, with the reason, and never as held.
+
+Tensors are torch tensors. Parameters go by their Hugging Face names
+(``model.layers.0.self_attn.q_proj.weight``), matrices row-major ``[out, in]``; a tied head has no
+entry of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    GradientHook = Callable[[Tensor], Tensor]
+
+Configuration = Mapping[str, Any]
+"""Architecture by field: architecture, hidden_size, num_layers, num_heads, num_kv_heads, head_dim,
+intermediate_size, vocab_size, max_position_embeddings, rope_theta, rms_norm_eps, attention_bias,
+tie_word_embeddings. `contracts/configurations.yaml` holds the named ones."""
+
+
+class NotSupported(Exception):
+    """The subject has no such ability. Its claims become `not_run`, with this message."""
+
+
+class SubjectRefused(Exception):
+    """The subject refused bad input, as it should. `str()` is the message a user would read.
+
+    `kind` is the name of the trainer's own exception class or exit status.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token sequences as a data loader yields them: the subject itself forms inputs and targets.
+
+    Attributes:
+        tokens: int64 ``[batch, length + 1]``. Position t predicts token t + 1.
+        target_mask: bool ``[batch, length]``, True where the target counts towards the loss.
+            None means every target counts.
+    """
+
+    tokens: Tensor
+    target_mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """The six metrics of one optimizer step, as the trainer reports them.
+
+    Attributes:
+        step: optimizer steps done before this one, from 0.
+        train_loss: mean negative log-likelihood per target token, nats.
+        grad_norm: global L2 norm over every trainable parameter's gradient, before clipping.
+        lr: the learning rate this step was taken with.
+        tokens_per_sec: target tokens per second of wall time.
+        gpu_util_pct: 0..100 as the driver measured it, or None.
+        gpu_util_absent_reason: why gpu_util_pct is None, else None.
+    """
+
+    step: int
+    train_loss: float
+    grad_norm: float
+    lr: float
+    tokens_per_sec: float
+    gpu_util_pct: float | None
+    gpu_util_absent_reason: str | None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a training loop ended.
+
+    Attributes:
+        status: ``OK``, or the abort status that the contract names (``NUMERICAL_INSTABILITY`` …).
+        message: the last line a user would read.
+        logged: the metrics written to the log, one mapping a line, in order.
+    """
+
+    status: str
+    message: str
+    logged: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class OperatorRecord:
+    """One operator as it really ran inside the model, forward and backward.
+
+    Attributes:
+        name: where it stands, ``layers.3.self_attn.q_proj``. Records come in execution order.
+        kind: ``embedding``, ``linear``, ``rmsnorm``, ``rope``, ``attention``, ``swiglu``,
+            ``residual`` or ``linear_cross_entropy``.
+        inputs: the tensors it was given, by argument name, in the compute dtype.
+        outputs: the tensors it returned, by name.
+        parameters: the master parameters it read, by their local name (``weight``, ``bias``).
+        settings: plain numbers it was run with (``eps``, ``theta``, ``num_heads``, …), as the
+            configuration, not the operator, states them.
+        grad_outputs: gradients it received, by output name; empty when no backward was traced.
+        grad_inputs: gradients it passed on, by input name.
+        grad_parameters: gradients of its parameters, by local name; a parameter that other
+            operators share is absent.
+    """
+
+    name: str
+    kind: str
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    settings: Mapping[str, float] = field(default_factory=dict)
+    grad_outputs: Mapping[str, Tensor] = field(default_factory=dict)
+    grad_inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    grad_parameters: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Instance(Protocol):
+    """A model with its optimizer on a device, ready to train."""
+
+    @property
+    def config(self) -> Configuration:
+        """The configuration that the instance really has, read back from it."""
+
+    @property
+    def device(self) -> str:
+        """Where the parameters really lie: ``cpu`` or ``cuda:N``."""
+
+    @property
+    def compute_dtype(self) -> str:
+        """The dtype of activations: ``float32`` or ``bfloat16``."""
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        """The stored parameters by canonical name: live float32 tensors on the device."""
+
+    def set_parameters(self, values: Mapping[str, Tensor]) -> None:
+        """Overwrite parameters by name, cast to their dtype. Unknown names are a `KeyError`."""
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Logits ``[batch, length, vocab]`` for tokens ``[batch, length]``, without dropout or gradient."""
+
+    def loss_and_gradients(self, batch: Batch) -> tuple[float, Mapping[str, Tensor]]:
+        """Training loss of a batch and its unclipped gradient per parameter. Changes no state."""
+
+    def train_step(self, batch: Batch, *, lr: float | None = None) -> StepMetrics:
+        """One optimizer step on one batch; `lr` overrides the instance's learning rate."""
+
+    def evaluate(self, batches: Sequence[Batch]) -> float:
+        """Held-out loss: sum of token losses over the number of target tokens, nats."""
+
+    def training(self) -> bool:
+        """Whether the model is in training mode."""
+
+    def trace(self, batch: Batch) -> Sequence[OperatorRecord]:
+        """Run the training forward and backward of `batch`, recording every operator."""
+
+    def run(
+        self,
+        batches: Iterable[Batch],
+        *,
+        steps: int,
+        log: Path,
+        before_step: Callable[[int], None] | None = None,
+    ) -> RunResult:
+        """The trainer's own loop with its guards and its log, over `batches`, for `steps` steps."""
+
+    def on_gradient(self, name: str, hook: GradientHook) -> None:
+        """Let `hook` replace the gradient of one parameter whenever backward computes it."""
+
+
+class Subject(Protocol):
+    """A trainer under test."""
+
+    @property
+    def name(self) -> str:
+        """Short name, shown in reports."""
+
+    @property
+    def target(self) -> str:
+        """``module:attribute`` by which another process can build this subject."""
+
+    def configuration(self, name: str) -> Configuration:
+        """The trainer's own named configuration (``llama-370m``, ``qwen2-0.5b``), from its code."""
+
+    def build(
+        self, config: Configuration, *, device: str, dtype: str, seed: int, lr: float = 3e-4
+    ) -> Instance:
+        """A freshly initialised instance of any configuration of the family."""
+
+    def build_pretrain(
+        self,
+        *,
+        device: str,
+        dtype: str,
+        seed: int,
+        init_arch: Configuration | None = None,
+        init_path: Path | None = None,
+        from_scratch: Configuration | None = None,
+    ) -> Instance:
+        """What the pretrain command builds: Llama-370M from scratch, or an architecture with weights.
+
+        `init_arch` and `init_path` come together or not at all. `from_scratch` replaces the
+        default configuration, which must then still satisfy the trainer's own architecture checks.
+
+        Raises:
+            SubjectRefused: the trainer refused, naming what and why.
+        """
+
+    def read_architecture(self, weights: Path) -> Configuration:
+        """The architecture that a weight file (safetensors folder, GGUF) declares.
+
+        Raises:
+            SubjectRefused: the file is missing, damaged or of another family.
+        """
+
+    def resolve_device(self, spec: str) -> str:
+        """The device that a ``--device`` value selects.
+
+        Raises:
+            SubjectRefused: the value is malformed, or the device is not there.
+        """
+
+    def command(self, *arguments: str) -> list[str]:
+        """The argv that runs the trainer's command line with `arguments`, current defect included."""

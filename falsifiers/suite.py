@@ -1,0 +1,25 @@
+"""Where the parts of the bundled suite stand. Found by the entry point ``bundled``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aprverify.suite import Suite
+
+_HERE = Path(__file__).resolve().parent
+_ROOT = _HERE.parent
+
+SUITE = Suite(
+    name="bundled",
+    root=_ROOT,
+    contracts_dir=_ROOT / "contracts",
+    falsifiers_dir=_HERE,
+    package="falsifiers",
+    defects_dir=_HERE / "defects",
+    subjects={"bundled": "falsifiers.adapters.bundled:BundledSubject"},
+    canary="falsifiers.canary:measure",
+    on_plant="falsifiers.canary:reset_compiler",
+    assets_file=_HERE / "assets.yaml",
+    evidence_dir=_ROOT / "evidence",
+    sources=("falsifiers", "trainer"),
+)

@@ -1,0 +1,1 @@
+"""Tests of the run file, the statuses and the views."""

@@ -1,0 +1,148 @@
+"""Several runs as one: which row speaks, what is stale, and what the index says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aprverify.evidence.index import render_index
+from aprverify.evidence.merge import merge_runs
+from aprverify.evidence.records import Run
+from aprverify.evidence.status import Status, gate_statuses
+
+from .builder import ENVIRONMENT, NEWER_SHA, SHA, Body, build_run, contract, row
+
+KEY = "TEST-A[cpu-f32]"
+TEETH = "TEST-A[cpu-f32]!drop-bias"
+MONDAY, TUESDAY = "2026-01-05T08:00:00Z", "2026-01-06T08:00:00Z"
+
+
+def run_on(tmp_path: Path, day: str, *rows: Body, **options: object) -> Run:
+    """A run of one day, its rows included."""
+    name = f"run-{day[:10]}"
+    rows = tuple({**body, "started": day} for body in rows)
+    return build_run(tmp_path / name, rows, started=day, run_id=name, **options)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_newest_row_speaks(tmp_path: Path, order: int) -> None:
+    """Whatever the order in which the runs are given."""
+    runs = [
+        run_on(tmp_path, MONDAY, row("falsified")),
+        run_on(tmp_path, TUESDAY, row(source_id=NEWER_SHA)),
+    ][::order]
+    assert merge_runs(runs, None).origins[KEY].row.outcome == "held"
+
+
+def test_a_row_that_did_not_run_silences_nobody(tmp_path: Path) -> None:
+    """A machine without the device says nothing about the entry."""
+    runs = [run_on(tmp_path, MONDAY, row()), run_on(tmp_path, TUESDAY, row("not_run"))]
+    assert merge_runs(runs, None).origins[KEY].row.outcome == "held"
+
+
+@pytest.mark.parametrize("outcome", ["falsified", "broken"])
+def test_bad_news_does_silence_older_good_news(tmp_path: Path, outcome: str) -> None:
+    """Failing and breaking are about the entry."""
+    runs = [run_on(tmp_path, MONDAY, row()), run_on(tmp_path, TUESDAY, row(outcome))]
+    assert merge_runs(runs, None).origins[KEY].row.outcome == outcome
+
+
+def test_a_row_about_the_present_files_outweighs_a_newer_one(tmp_path: Path) -> None:
+    """As after going back to an earlier version."""
+    runs = [
+        run_on(tmp_path, MONDAY, row("falsified")),
+        run_on(tmp_path, TUESDAY, row(source_id=NEWER_SHA)),
+    ]
+    merged = merge_runs(runs, {KEY: SHA})
+    assert merged.origins[KEY].row.outcome == "falsified"
+    assert not merged.stale_keys
+
+
+def test_an_entry_with_older_files_only_is_stale(tmp_path: Path) -> None:
+    """And its gate with it; an entry nobody ran is told apart."""
+    runs = [run_on(tmp_path, MONDAY, row(), row("caught", defect="drop-bias"))]
+    merged = merge_runs(runs, {KEY: NEWER_SHA, TEETH: SHA, "TEST-A[cuda]": SHA})
+    assert merged.stale_keys == {KEY}
+    assert merged.unseen == {"TEST-A[cuda]"}
+    (gate,) = gate_statuses(merged.contracts, merged.rows, merged.stale_keys)
+    assert gate.status is Status.STALE
+
+
+def test_different_verdicts_about_the_same_files_are_a_conflict(tmp_path: Path) -> None:
+    """They are shown; a different verdict about other files is progress, not a conflict."""
+    monday = run_on(tmp_path, MONDAY, row("falsified"))
+    same = run_on(tmp_path, TUESDAY, row())
+    assert merge_runs([monday, same], None).conflicts == {KEY: ("falsified", "held")}
+    assert f"- `{KEY}`: falsified, held" in render_index([monday, same], None)
+    changed = run_on(tmp_path / "b", TUESDAY, row(source_id=NEWER_SHA))
+    assert not merge_runs([monday, changed], None).conflicts
+
+
+def test_rows_of_a_case_that_was_dropped_are_left_out(tmp_path: Path) -> None:
+    """The newest contract says what there is to test."""
+    old = run_on(
+        tmp_path, MONDAY, row("falsified", case="old"), contracts=(contract({"old": "full"}),)
+    )
+    new = run_on(tmp_path, TUESDAY, row())
+    assert list(merge_runs([old, new], None).origins) == [KEY]
+
+
+def test_two_machines_make_one_gate(tmp_path: Path) -> None:
+    """Rows of a CPU run and of a GPU run merge; the index says where each ran."""
+    declared = contract({"cpu-f32": "full", "cuda-bf16": "full"})
+    gpus = [{"name": "Some GPU", "memory_gib": 80.0, "compute_capability": "9.0"}]
+    cpu = run_on(
+        tmp_path,
+        MONDAY,
+        row(),
+        row("caught", defect="drop-bias"),
+        row("not_run", case="cuda-bf16"),
+        contracts=(declared,),
+    )
+    cuda = run_on(
+        tmp_path,
+        TUESDAY,
+        row(case="cuda-bf16"),
+        contracts=(declared,),
+        environment={**ENVIRONMENT, "gpus": gpus},
+    )
+    where = "1 × Some GPU<br>Some CPU | 2026-01-05 to 2026-01-06"
+    assert f"| C-A | **GATE-A** | DISCHARGED | {where} | 1/1 |" in render_index([cpu, cuda], None)
+
+
+def test_a_gate_that_never_ran_is_in_the_index(tmp_path: Path) -> None:
+    """With those words."""
+    index = render_index([run_on(tmp_path, MONDAY, row("not_run"))], None)
+    assert "| C-A | **GATE-A** | PENDING | – | never run | 0/1 |" in index
+
+
+def test_the_first_line_of_the_index_says_what_is_not_shown(tmp_path: Path) -> None:
+    """Open gates first; whether age was judged; who made it."""
+    run = run_on(tmp_path, MONDAY, row())
+    assert render_index([run], None).splitlines()[0] == (
+        "**Not shown:** 1 of 1 gate not DISCHARGED; whether the files changed since (`aprverify "
+        "gate` judges that); machines and subjects other than those named below; who made the "
+        "runs (they are unsigned)."
+    )
+    judged = render_index([run], {KEY: SHA, TEETH: SHA}).splitlines()[0]
+    assert "1 entry that no run has a row of" in judged
+
+
+def test_the_index_lists_each_run_with_its_hash(tmp_path: Path) -> None:
+    """And links its report."""
+    run = run_on(tmp_path, MONDAY, row())
+    index = render_index([run], None)
+    assert "[run-2026-01-05](runs/run-2026-01-05/report.md)" in index
+    assert run.sha256 in index
+
+
+def test_the_index_does_not_depend_on_the_order_of_runs(tmp_path: Path) -> None:
+    """Folders are listed in any order by some file systems."""
+    runs = [run_on(tmp_path, MONDAY, row()), run_on(tmp_path, TUESDAY, row("falsified"))]
+    assert render_index(runs, None) == render_index(runs[::-1], None)
+
+
+def test_no_runs_make_an_index_that_says_so() -> None:
+    """It is the state of a new suite, and no error."""
+    assert "No runs yet." in render_index([], None)

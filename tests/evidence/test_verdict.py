@@ -1,0 +1,50 @@
+"""The exit status: one for each kind of bad news, the worst one first."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from aprverify.evidence import verdict
+
+from .builder import Body, build_run, contract, row
+
+ROWS: dict[int, Body] = {
+    verdict.FALSIFIED: row("falsified", case="a"),
+    verdict.VACUOUS: row("survived", case="b", defect="drop-bias"),
+    verdict.BROKEN: row("inconclusive", case="c"),
+    verdict.REQUIRED_NOT_RUN: row("not_run", case="d"),
+    verdict.OK: row("held", case="e"),
+}
+CASES = contract({case: "full" for case in "abcde"})
+
+
+@pytest.mark.parametrize(("worse", "better"), list(itertools.combinations(ROWS, 2)))
+def test_the_worst_row_decides(tmp_path: Path, worse: int, better: int) -> None:
+    """Every pair of outcomes, with a device required."""
+    run = build_run(tmp_path, (ROWS[better], ROWS[worse]), contracts=(CASES,))
+    assert verdict.exit_code(run, ["cuda"]) == worse
+
+
+def test_what_did_not_run_fails_only_where_a_device_is_required(tmp_path: Path) -> None:
+    """Without a requirement the held row decides."""
+    rows = (ROWS[verdict.OK], ROWS[verdict.REQUIRED_NOT_RUN])
+    run = build_run(tmp_path, rows, contracts=(CASES,))
+    assert verdict.exit_code(run, []) == verdict.OK
+    assert verdict.exit_code(run, ["cuda"]) == verdict.REQUIRED_NOT_RUN
+
+
+def test_nothing_ran_is_no_success(tmp_path: Path) -> None:
+    """All skipped, and nothing selected at all."""
+    skipped = build_run(tmp_path / "a", (row("not_run"),))
+    nothing = build_run(tmp_path / "b", ())
+    assert verdict.exit_code(skipped, []) == verdict.NOTHING_RAN
+    assert verdict.exit_code(nothing, []) == verdict.NOTHING_RAN
+
+
+def test_an_interrupted_run_has_no_verdict(tmp_path: Path) -> None:
+    """Whatever its rows say: a bisect must stop on it."""
+    run = build_run(tmp_path, (row("falsified"),), interrupted=True)
+    assert verdict.exit_code(run, []) == verdict.INTERRUPTED

@@ -1,0 +1,53 @@
+"""Causal self-attention with grouped queries (Ainslie et al. 2023)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainer.config import ModelConfig
+from trainer.model.linear import Linear
+from trainer.model.rope import RotaryEmbedding
+
+
+class ScaledDotProductAttention(nn.Module):
+    """``softmax(q kᵀ / √D + causal mask) v``; query head h reads key/value head h // (H / K)."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """``q [B, H, T, D], k and v [B, K, T, D]`` -> ``[B, H, T, D]``."""
+        return F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1]
+        )
+
+
+class Attention(nn.Module):
+    """Projections, rotary positions and attention of one layer."""
+
+    def __init__(self, config: ModelConfig, tables: tuple[Tensor, Tensor]) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        query_size = config.num_heads * config.head_dim
+        key_value_size = config.num_kv_heads * config.head_dim
+        bias = config.attention_bias
+        self.q_proj = Linear(config.hidden_size, query_size, bias=bias)
+        self.k_proj = Linear(config.hidden_size, key_value_size, bias=bias)
+        self.v_proj = Linear(config.hidden_size, key_value_size, bias=bias)
+        self.o_proj = Linear(query_size, config.hidden_size, bias=False)
+        self.rope = RotaryEmbedding(
+            config.head_dim, config.rope_theta, config.max_position_embeddings, tables
+        )
+        self.sdpa = ScaledDotProductAttention()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, T, C] -> [B, T, C]``."""
+        q, k = self.rope(
+            self.split_heads(self.q_proj(x)),
+            self.split_heads(self.k_proj(x)),
+        )
+        mixed = self.sdpa(q, k, self.split_heads(self.v_proj(x)))
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """``[B, T, heads · D] -> [B, heads, T, D]``."""
+        batch, length, _ = x.shape
+        return x.view(batch, length, -1, self.head_dim).transpose(1, 2)

@@ -1,0 +1,143 @@
+"""The architecture that a weight file declares.
+
+Every field comes from the file; one that is missing is an error, never a default. Three absences
+mean something by the formats' own documentation: no head_dim is hidden_size / num_heads; Qwen2 has
+q, k and v biases and no flag for them; and a Llama without an attention_bias flag has biases if and
+only if it stores them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trainer import config as configurations
+from trainer.config import ModelConfig
+from trainer.errors import ArchitectureError, WeightsError
+from trainer.weights import safetensors_file
+from trainer.weights.gguf_file import GgufFile
+from trainer.weights.locate import WeightFiles, locate, read_json
+
+
+def read_architecture(path: Path) -> ModelConfig:
+    """The configuration of a Hugging Face folder, a .safetensors file, or a GGUF file.
+
+    Raises:
+        WeightsError: a file is missing or damaged, or lacks a field, which is named.
+        ArchitectureError: it is of a family, or a variant, that cannot be trained here.
+    """
+    files = locate(path)
+    return _from_gguf(path) if files.is_gguf else _from_hugging_face(files)
+
+
+def _from_gguf(path: Path) -> ModelConfig:
+    file = GgufFile(path)
+    family = file.architecture()
+    scaling = f"{family}.rope.scaling.type"
+    if file.has_field(scaling) and file.field(scaling) != "none":
+        raise ArchitectureError(f"{path}: RoPE scaling {file.field(scaling)!r} is not supported")
+    embedding = file.tensors.get("token_embd.weight")
+    if embedding is None:
+        raise WeightsError(f"{path}: no token_embd.weight; the file holds no whole model")
+    hidden_size = int(file.number(f"{family}.embedding_length"))
+    num_heads = int(file.number(f"{family}.attention.head_count"))
+    key_length = f"{family}.attention.key_length"
+    return ModelConfig(
+        architecture=family,
+        hidden_size=hidden_size,
+        num_layers=int(file.number(f"{family}.block_count")),
+        num_heads=num_heads,
+        num_kv_heads=int(file.number(f"{family}.attention.head_count_kv")),
+        head_dim=(
+            int(file.number(key_length))
+            if file.has_field(key_length)
+            else _head_dim(hidden_size, num_heads, path)
+        ),
+        intermediate_size=int(file.number(f"{family}.feed_forward_length")),
+        vocab_size=int(embedding.shape[-1]),
+        max_position_embeddings=int(file.number(f"{family}.context_length")),
+        rope_theta=float(file.number(f"{family}.rope.freq_base")),
+        rms_norm_eps=float(file.number(f"{family}.attention.layer_norm_rms_epsilon")),
+        attention_bias="blk.0.attn_q.bias" in file.tensors,
+        tie_word_embeddings="output.weight" not in file.tensors,
+    )
+
+
+def _from_hugging_face(files: WeightFiles) -> ModelConfig:
+    assert files.config is not None
+    path, config = files.config, read_json(files.config)
+    family = str(_field(config, "model_type", path))
+    configurations.require_decoder_family(family, str(path))
+    _refuse_variants(config, path)
+    hidden_size = _field(config, "hidden_size", path)
+    num_heads = _field(config, "num_attention_heads", path)
+    return ModelConfig(
+        architecture=family,
+        hidden_size=hidden_size,
+        num_layers=_field(config, "num_hidden_layers", path),
+        num_heads=num_heads,
+        num_kv_heads=_field(config, "num_key_value_heads", path),
+        head_dim=config.get("head_dim") or _head_dim(hidden_size, num_heads, path),
+        intermediate_size=_field(config, "intermediate_size", path),
+        vocab_size=_field(config, "vocab_size", path),
+        max_position_embeddings=_field(config, "max_position_embeddings", path),
+        rope_theta=_rope_theta(config, path),
+        rms_norm_eps=_field(config, "rms_norm_eps", path),
+        attention_bias=_attention_bias(config, family, files),
+        tie_word_embeddings=_field(config, "tie_word_embeddings", path),
+    )
+
+
+def _field(config: Mapping[str, Any], name: str, path: Path) -> Any:
+    value = config.get(name)
+    if value is None:
+        raise WeightsError(f"{path}: {name} is missing; it is never defaulted, add it to the file")
+    return value
+
+
+def _head_dim(hidden_size: Any, num_heads: Any, path: Path) -> int:
+    if not isinstance(hidden_size, int) or not isinstance(num_heads, int) or num_heads < 1:
+        raise ArchitectureError(
+            f"{path}: hidden size {hidden_size!r} and head count {num_heads!r} give no head_dim"
+        )
+    if hidden_size % num_heads:
+        raise ArchitectureError(
+            f"{path}: head_dim is absent and {num_heads} heads do not divide {hidden_size}"
+        )
+    return hidden_size // num_heads
+
+
+def _rope_theta(config: Mapping[str, Any], path: Path) -> Any:
+    # transformers 5 moved theta and the kind of scaling into rope_parameters.
+    parameters = config.get("rope_parameters") or {}
+    if not isinstance(parameters, Mapping):
+        raise WeightsError(f"{path}: rope_parameters must be an object, not {parameters!r}")
+    theta = _field({"rope_theta": config.get("rope_theta"), **parameters}, "rope_theta", path)
+    return float(theta) if isinstance(theta, int) else theta
+
+
+def _attention_bias(config: Mapping[str, Any], family: str, files: WeightFiles) -> Any:
+    if family == "qwen2":
+        return True
+    stated = config.get("attention_bias")
+    if stated is not None:
+        return stated
+    names = safetensors_file.tensor_names(files.tensors)
+    return "model.layers.0.self_attn.q_proj.bias" in names
+
+
+def _refuse_variants(config: Mapping[str, Any], path: Path) -> None:
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else rope
+    variants = {
+        "hidden_act": (config.get("hidden_act", "silu"), "silu"),
+        "RoPE scaling": (kind, "default"),
+        "mlp_bias": (config.get("mlp_bias", False), False),
+        "use_sliding_window": (config.get("use_sliding_window", False), False),
+    }
+    for name, (found, supported) in variants.items():
+        if found != supported:
+            raise ArchitectureError(
+                f"{path}: {name} {found!r} is not supported, only {supported!r}"
+            )
