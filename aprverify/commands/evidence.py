@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from aprverify.contract.lint import load_suite
 from aprverify.evidence import verdict
 from aprverify.evidence.markdown import count
 from aprverify.evidence.merge import merge_runs
@@ -20,6 +21,10 @@ from aprverify.evidence.promote import (
 )
 from aprverify.evidence.reader import read_run
 from aprverify.evidence.refusals import EvidenceRefused
+from aprverify.plan import make_plan
+from aprverify.planting import load_defects
+from aprverify.source_id import current_source_ids
+from aprverify.suite import Suite
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,11 +61,17 @@ def _add(path: Path, directory: Path) -> int:
 
 def _index(args: argparse.Namespace, directory: Path) -> int:
     _write(directory)
-    merged = merge_runs(promoted_runs(directory), args.suite.current_source_ids())
+    merged = merge_runs(promoted_runs(directory), _current_source_ids(args.suite))
     stale = count(len(merged.stale_keys), "row is stale", "rows are stale")
     unseen = count(len(merged.unseen), "entry has no row", "entries have no row")
     print(f"{directory / INDEX_FILE}\nAs of now {stale}, and {unseen}.")
     return verdict.OK
+
+
+def _current_source_ids(suite: Suite) -> dict[str, str]:
+    entries = make_plan(load_suite(suite).contracts, teeth="declared")
+    subject = next(iter(suite.subjects.values()))
+    return current_source_ids(suite, entries, subject, load_defects(suite))
 
 
 def _check(directory: Path) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -41,7 +40,7 @@ class RunWriter:
         self._previous = ""
         self._lines = 0
         self._planned = 0
-        self._clock = 0.0
+        self._started = ""
         self._keys: set[str] = set()
         self._environments: set[str] = set()
         self._outcomes: Counter[str] = Counter()
@@ -60,7 +59,7 @@ class RunWriter:
     def header(self, body: Mapping[str, Any]) -> None:
         """The first line. Its `planned` is what the footer repeats."""
         self._planned = body["planned"]
-        self._clock = time.monotonic()
+        self._started = body["started"]
         self._line("header", {"schema": RUN_SCHEMA, **body})
 
     def contract(self, body: Mapping[str, Any]) -> None:
@@ -93,8 +92,8 @@ class RunWriter:
     def footer(self, interrupted: bool) -> None:
         """The last line, counted here; then the file is on the disk and closed."""
         body = {
-            "finished": utc_now(),
-            "seconds": round(time.monotonic() - self._clock, 6),
+            "finished": (finished := utc_now()),
+            "seconds": _seconds_between(self._started, finished),
             "planned": self._planned,
             "rows": len(self._keys),
             "outcomes": dict(sorted(self._outcomes.items())),
@@ -111,3 +110,8 @@ class RunWriter:
         self._file.flush()
         self._previous = hashlib.sha256(data).hexdigest()
         self._lines += 1
+
+
+def _seconds_between(started: str, finished: str) -> float:
+    span = datetime.fromisoformat(finished) - datetime.fromisoformat(started)
+    return round(span.total_seconds(), 6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from aprverify.contract.claims import ClaimBroken, Outcome, Value, evaluate
+from aprverify.evidence.writer import utc_now
 from aprverify.outcomes import Broken, Falsified, Inconclusive, NotRun, Survived
 from aprverify.plan import Entry
 from aprverify.planting import Plant
@@ -30,7 +30,7 @@ class Attempt:
     canary: str = "not_measured"
     outcome: str | None = None
     reason: dict[str, str] | None = None
-    started: str = field(default_factory=lambda: utc_now())
+    started: str = field(default_factory=utc_now)
     _clock: float = field(default_factory=time.perf_counter)
 
     def measured(self, **delivered: Any) -> None:
@@ -184,12 +184,6 @@ def empty_row(
     attempt = Attempt(entry, {})
     attempt.outcome, attempt.reason = outcome, reason
     return attempt.row(source_id, environment, nodeid, "controller")
-
-
-def utc_now() -> str:
-    """The time as run.jsonl spells it."""
-    now = datetime.datetime.now(datetime.timezone.utc)
-    return now.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 def describe(error: BaseException) -> str:

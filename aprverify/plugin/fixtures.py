@@ -57,7 +57,7 @@ def assets(request: pytest.FixtureRequest) -> Callable[[str], Path]:
         try:
             found: Path = store.path(name)
         except AssetMissing as missing:
-            raise NotRun("asset", str(missing), missing.remedy) from None
+            raise NotRun("asset", f"asset {missing.name} is not here", missing.remedy) from None
         return found
 
     return path

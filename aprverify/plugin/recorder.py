@@ -16,9 +16,9 @@ import pytest
 from aprverify import __version__
 from aprverify.environment import describe_commit, describe_environment
 from aprverify.evidence.describe import describe_contract
-from aprverify.evidence.writer import RunWriter
+from aprverify.evidence.writer import RunWriter, utc_now
 from aprverify.plan import Entry
-from aprverify.plugin.attempt import empty_row, utc_now
+from aprverify.plugin.attempt import empty_row
 from aprverify.plugin.state import State
 from aprverify.source_id import package_sha256
 
@@ -86,7 +86,6 @@ class Recorder:
         commit, dirty = describe_commit(state.suite.root)
         assert self._folder is not None
         return {
-            "schema": "aprverify-run/1",
             "run_id": self._folder.name,
             "started": utc_now(),
             "command": ["pytest", *map(str, config.invocation_params.args)],

@@ -22,4 +22,4 @@ def check_requirements(entry: Entry, assets: AssetStore) -> None:
             try:
                 assets.path(name)
             except AssetMissing as missing:
-                raise NotRun("asset", str(missing), missing.remedy) from None
+                raise NotRun("asset", f"asset {missing.name} is not here", missing.remedy) from None

@@ -22,7 +22,6 @@ def _accept(plant: Plant, accepts: Any) -> None:
         return resolve_device
 
     plant.patch("trainer.device:resolve_device", make)
-    plant.patch("trainer.cli:resolve_device", make)
 
 
 @defect(
@@ -143,7 +142,7 @@ def silent_cpu_fallback(plant: Plant) -> None:
 
         return resolve_device
 
-    plant.patch("trainer.cli:resolve_device", make)
+    plant.patch("trainer.device:resolve_device", make)
 
 
 @defect(
@@ -166,7 +165,7 @@ def device_checked_late(plant: Plant) -> None:
 
         return resolve_device
 
-    plant.patch("trainer.cli:resolve_device", make)
+    plant.patch("trainer.device:resolve_device", make)
 
 
 class _CommandOnCpu(SubjectWrapper):

@@ -27,7 +27,7 @@ def gguf_rows_left_permuted(plant: Plant) -> None:
 
         return undo
 
-    plant.patch("trainer.weights.gguf_file:unpermute_rotary_rows", make)
+    plant.patch("trainer.weights.gguf_file:undo_rotary_permutation", make)
 
 
 @defect(
