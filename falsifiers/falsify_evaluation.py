@@ -95,6 +95,7 @@ def falsify_eval_weighs_tokens(subject, case, measured, configuration):
 def falsify_eval_leaves_no_trace(subject, case, measured, configuration):
     """Evaluation leaves random state, mode, weights and gradients as they were."""
     import torch
+    from falsifiers.errors import worst_relative_error
     from falsifiers.inputs import random_batch, roughen
 
     instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
@@ -109,11 +110,11 @@ def falsify_eval_leaves_no_trace(subject, case, measured, configuration):
     moved = [n for n, p in instance.parameters().items() if not torch.equal(p, weights[n])]
     mode_changed = instance.training() != mode
     again, gradients_again = instance.loss_and_gradients(train)
-    changed = [n for n in gradients if not torch.equal(gradients[n], gradients_again[n])]
+    gradient_change, _ = worst_relative_error(gradients_again, gradients)
     measured(
         rng_moved=rng_moved,
         mode_changed=mode_changed,
         weights_moved=len(moved),
         loss_change=abs(again - loss),
-        gradients_changed=len(changed),
+        gradient_change=gradient_change,
     )

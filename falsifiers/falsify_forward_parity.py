@@ -49,9 +49,11 @@ def falsify_operators_match_float64(subject, case, measured, configuration):
         backward_operators=verdict.backward_operators,
         forward_ratio=verdict.forward.ratio,
         backward_ratio=verdict.backward.ratio,
+        attention_backward_ratio=verdict.attention_backward.ratio,
         gain_ratio=verdict.gain.ratio,
         forward_worst=verdict.forward.name,
         backward_worst=verdict.backward.name,
+        attention_backward_worst=verdict.attention_backward.name,
         gain_worst=verdict.gain.name,
     )
 

@@ -30,9 +30,17 @@ def ragged_batch(config: Mapping[str, Any], batch: int, length: int, seed: int) 
     """A batch whose sequences end early: between 1 and `length` targets each count."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, length + 1, (batch, 1), generator=generator)
-    lengths[0] = 1  # one sequence is as short as they come, so weighting cannot hide
+    lengths[0], lengths[-1] = 1, length  # the extremes, so that wrong weighting cannot hide
     mask = torch.arange(length)[None, :] < lengths
     return Batch(random_tokens(config, batch, length + 1, seed + 1), mask)
+
+
+def mostly_masked(batch: Batch) -> Batch:
+    """The same tokens with at most a quarter of the positions counting, a varying number."""
+    assert batch.target_mask is not None
+    mask = batch.target_mask.clone()
+    mask[:, mask.shape[1] // 4 :] = False
+    return Batch(batch.tokens, mask)
 
 
 def roughen(instance: Instance, seed: int, scale: float = 0.1) -> None:

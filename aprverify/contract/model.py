@@ -158,7 +158,8 @@ def expand_cases(specs: list[Mapping[str, Any]]) -> list[Case]:
 def _spell(value: Value) -> str:
     # A case id is part of a pytest node id, so it holds printable ASCII without brackets.
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return "".join(c if c.isalnum() or c in "._:+-/" else f"%{ord(c):02x}" for c in text)
+    plain = (c if c.isascii() and (c.isalnum() or c in "._:+-/") else f"%{ord(c):02x}" for c in text)
+    return "".join(plain)
 
 
 def _gate(data: Mapping[str, Any]) -> Gate:

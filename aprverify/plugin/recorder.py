@@ -23,6 +23,7 @@ from aprverify.plugin.state import State
 from aprverify.source_id import package_sha256
 
 ROW = "aprverify_row"
+_LOST_SHOWN = 5
 TYPED_KEYWORD = pytest.StashKey[str]()
 
 
@@ -155,7 +156,8 @@ class Recorder:
         """Close the run; a session in which nothing reached a verdict is no success."""
         if self._config.option.collectonly:
             return
-        self._finish(interrupted=exitstatus == pytest.ExitCode.INTERRUPTED)
+        stopped = session.shouldfail or session.shouldstop
+        self._finish(exitstatus == pytest.ExitCode.INTERRUPTED or bool(stopped))
         if exitstatus == pytest.ExitCode.OK and self._lost:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         elif exitstatus == pytest.ExitCode.OK and self._outcomes and not self._ran:
@@ -169,9 +171,12 @@ class Recorder:
         terminalreporter.write_line(f"aprverify: {counts}")
         if not self._ran:
             terminalreporter.write_line("aprverify: nothing reached a verdict: this is no success")
-        for row in self._lost:
+        for row in self._lost[:_LOST_SHOWN]:
             line = f"aprverify: {row['outcome']} {row['key']}: {row['reason']['detail']}"
             terminalreporter.write_line(line)
+        if len(self._lost) > _LOST_SHOWN:
+            rest = len(self._lost) - _LOST_SHOWN
+            terminalreporter.write_line(f"aprverify: and {rest} more that never came back")
 
     def _finish(self, interrupted: bool) -> None:
         """Account for what never came back, then close the run."""
@@ -179,7 +184,7 @@ class Recorder:
             if key in self._rows:
                 continue
             if interrupted:
-                self._account(entry, "not_run", "interrupted", "stopped by the user", "run it again")
+                self._account(entry, "not_run", "interrupted", "the session was stopped", "run it again")
             else:
                 detail = "no row came back: its module failed to import, or its worker was lost"
                 self._account(entry, "broken", "missing", detail)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,6 @@ from aprverify.planting import launch_command
 from falsifiers.subject import (
     Batch,
     Configuration,
-    GradientHook,
     OperatorRecord,
     RunResult,
     StepMetrics,
@@ -33,6 +32,9 @@ from trainer.errors import TrainerError
 from trainer.gpu_sampler import GpuSampler
 from trainer.model import attention, decoder, embedding, linear, mlp, rmsnorm, rope
 from trainer.weights import architecture
+
+if TYPE_CHECKING:
+    from falsifiers.subject import GradientHook
 
 SEQUENCE_LENGTH = 64
 """Passed to the builders, which only check that the model has so many positions."""
@@ -241,10 +243,10 @@ class _Tracer:
         def backward(_: nn.Module, grad_inputs: Any, grad_outputs: Any) -> None:
             seen["grad_inputs"], seen["grad_outputs"] = grad_inputs, grad_outputs
 
-        return [
-            module.register_forward_hook(forward),
-            module.register_full_backward_hook(backward),
-        ]
+        handles: list[Any] = [module.register_forward_hook(forward)]
+        if kind != "embedding":  # tokens have no gradient, and torch warns about such a hook
+            handles.append(module.register_full_backward_hook(backward))
+        return handles
 
     def _record(self, seen: dict[str, Any], gradients: Mapping[str, Tensor]) -> OperatorRecord:
         kind, module = seen["kind"], seen["module"]
@@ -255,7 +257,7 @@ class _Tracer:
         grad_inputs = _by_name(names, seen.get("grad_inputs") or ())
         if kind == "linear_cross_entropy":
             parameters = {"weight": inputs.pop("weight")}
-            grad_inputs.pop("weight", None)
+        differentiable = {n for n, value in inputs.items() if value.is_floating_point()}
         return OperatorRecord(
             name=seen["name"],
             kind=kind,
@@ -264,7 +266,7 @@ class _Tracer:
             parameters=parameters,
             settings=self._settings,
             grad_outputs=_by_name(outputs, seen.get("grad_outputs") or ()),
-            grad_inputs=grad_inputs,
+            grad_inputs={n: g for n, g in grad_inputs.items() if n in differentiable},
             grad_parameters=self._own_gradients(seen["name"], kind, parameters, gradients),
         )
 

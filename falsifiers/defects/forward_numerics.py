@@ -206,7 +206,30 @@ def norm_gradient_scaled(plant: Plant) -> None:
     plant.patch("trainer.model.rmsnorm:RMSNorm.forward", make)
 
 
-def _scaled(plant: Plant, gradient: Any) -> Any:
-    spoiled = gradient * 0.99
+def _scaled(plant: Plant, gradient: Any, factor: float = 0.99) -> Any:
+    spoiled = gradient * factor
     plant.effect(differs(gradient, spoiled))
     return spoiled
+
+
+@defect(
+    "attention-gradient-scaled",
+    kind=SOURCE,
+    imitates="a grouped-query backward that miscounts the heads of a group",
+    symptom="the forward pass is exact, the gradient of v is 5 % too small",
+    hidden="v trains a little more slowly than the rest",
+)
+def attention_gradient_scaled(plant: Plant) -> None:
+    """Scale the gradient of v inside attention."""
+
+    def make(original: Any) -> Any:
+        def forward(module: Any, q: Any, k: Any, v: Any) -> Any:
+            if v.requires_grad:
+                inside = v.view_as(v)
+                inside.register_hook(lambda gradient: _scaled(plant, gradient, 0.95))
+                v = inside
+            return original(module, q, k, v)
+
+        return forward
+
+    plant.patch("trainer.model.attention:ScaledDotProductAttention.forward", make)

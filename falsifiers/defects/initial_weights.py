@@ -9,7 +9,7 @@ from falsifiers.defects.differs import differs
 from falsifiers.subject import Configuration, SubjectRefused
 from falsifiers.wrapping import SubjectWrapper
 
-_POPULATE = "trainer.build:populate"
+_POPULATE = "trainer.weights.populate:populate"
 
 
 @defect(
@@ -220,7 +220,7 @@ class _Unbuilt:
     hidden="an encoder's weights load into a decoder of the same shapes and train",
 )
 def encoder_accepted(plant: Plant) -> None:
-    """Take the check out of the builder."""
+    """Take the check out."""
 
     def make(original: Any) -> Any:
         def require_decoder(config: Any) -> None:
@@ -228,7 +228,7 @@ def encoder_accepted(plant: Plant) -> None:
 
         return require_decoder
 
-    plant.patch("trainer.build:require_decoder", make)
+    plant.patch("trainer.config:require_decoder", make)
 
 
 @defect(

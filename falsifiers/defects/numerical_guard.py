@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from aprverify.planting import PROTOCOL, SOURCE, Plant, defect
@@ -29,6 +30,7 @@ def nan_passed_on(plant: Plant) -> None:
         return guard
 
     plant.patch(_GUARD, make)
+    _log_anything(plant)
 
 
 @defect(
@@ -49,6 +51,20 @@ def guard_reads_loss_only(plant: Plant) -> None:
         return guard
 
     plant.patch(_GUARD, make)
+    _log_anything(plant)
+
+
+def _log_anything(plant: Plant) -> None:
+    """Let the log take NaN, which strict JSON refuses: the second net under the guard."""
+
+    def make(original: Any) -> Any:
+        def write(log: Any, metrics: Any) -> None:
+            log._file.write(json.dumps(asdict(metrics)) + "\n")
+            log._file.flush()
+
+        return write
+
+    plant.patch("trainer.metrics:MetricsLog.write", make)
 
 
 class _PoisonLogged(InstanceWrapper):
