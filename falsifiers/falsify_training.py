@@ -130,13 +130,14 @@ def falsify_utilisation_is_measured(subject, case, measured, configuration, tmp_
     from falsifiers.inputs import random_batch
 
     instance = subject.build(configuration, device=case.device, dtype="bfloat16", seed=case.seed)
-    batches = [random_batch(configuration, 8, 1024, seed) for seed in range(case.steps)]
+    batch = random_batch(configuration, case.batch, case.length, case.seed)
     with UtilisationReader() as reader:
-        logged = instance.run(batches, steps=case.steps, log=tmp_path / "log.jsonl").logged
-    logged = logged[case.steps // 2 :]  # by then the driver's averaging window is full
+        result = instance.run([batch] * case.steps, steps=case.steps, log=tmp_path / "log.jsonl")
+    logged = result.logged[case.steps // 2 :]  # by then the driver's averaging window is full
     seen = [x["gpu_util_pct"] for x in logged if x["gpu_util_pct"] is not None]
     silent = [x for x in logged if x["gpu_util_pct"] is None and not x["gpu_util_absent_reason"]]
     measured(
+        status=result.status,
         present=len(seen),
         unexplained=len(silent),
         lowest=min(seen, default=-1.0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -35,6 +36,8 @@ class UtilisationReader:
 
     def late_mean(self) -> float:
         """Mean utilisation, percent, over the second half of the time sampled."""
+        if not self._samples:
+            return math.nan  # over before the first sample: whatever is compared with it fails
         begin, end = self._samples[0][0], self._samples[-1][0]
         late = [percent for at, percent in self._samples if at >= (begin + end) / 2]
         return sum(late) / len(late)

@@ -63,11 +63,9 @@ def run(args: argparse.Namespace) -> int:
     if folder.exists():
         print(f"aprverify: {folder} exists; name a new folder", file=sys.stderr)
         return _LINT_FAILED
-    lanes = ["cpu", "cuda"] if visible_gpus() else ["all"]
+    lanes = ["cuda", "cpu"] if visible_gpus() else ["all"]
+    _run_lanes({lane: _session(args, lane, folder / f"lane-{lane}") for lane in lanes}, folder)
     folders = [folder / f"lane-{lane}" for lane in lanes]
-    for lane, lane_folder in zip(lanes, folders, strict=True):
-        if not _run_lane(args, lane, lane_folder):
-            break
     return _conclude(folder, [f for f in folders if (f / RUN_FILE).exists()], args)
 
 
@@ -76,13 +74,31 @@ def _run_id() -> str:
     return now.strftime("%Y%m%dT%H%M%SZ")
 
 
-def _run_lane(args: argparse.Namespace, lane: str, folder: Path) -> bool:
-    """Run one session to its end; False if it was stopped."""
+def _run_lanes(sessions: dict[str, list[str]], folder: Path) -> None:
+    """Run all sessions side by side. The first prints as it goes, the others when they are done."""
+    folder.mkdir(parents=True)
+    running = {}
+    for lane, command in sessions.items():
+        stream = (folder / f"{lane}.log").open("w") if running else None
+        running[lane] = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+    try:
+        for lane, process in running.items():
+            process.wait()
+            log = folder / f"{lane}.log"
+            if log.exists():
+                print(f"\n-- {lane} lane --\n{log.read_text()}", end="", flush=True)
+    except KeyboardInterrupt:
+        for process in running.values():
+            process.wait()  # they got the same signal, and are closing their runs
+
+
+def _session(args: argparse.Namespace, lane: str, folder: Path) -> list[str]:
+    """The pytest command of one lane."""
     suite: Suite = args.suite
     command = [
         sys.executable, "-m", "pytest", str(suite.falsifiers_dir),
         "-o", f"aprverify_suite={suite.name}", "-o", "python_files=falsify_*.py",
-        "-o", "python_functions=falsify_*", "--import-mode=importlib", "-p", "no:cacheprovider",
+        "-o", "python_functions=falsify_*", f"--rootdir={suite.root}", "--import-mode=importlib", "-p", "no:cacheprovider",
         "-n", args.workers, "--dist", "loadgroup", "-q", "--no-header", "--tb=short",
         "--continue-on-collection-errors", "--lane", lane, "--teeth", args.teeth,
         "--evidence", str(folder), "--subject", args.subject,
@@ -90,12 +106,7 @@ def _run_lane(args: argparse.Namespace, lane: str, folder: Path) -> bool:
     command += [part for asset in args.asset for part in ("--asset", asset)]
     command += [part for device in args.require for part in ("--require", device)]
     command += ["-k", args.keyword] if args.keyword else []
-    process = subprocess.Popen(command, cwd=suite.root)
-    try:
-        return process.wait() != verdict.INTERRUPTED
-    except KeyboardInterrupt:
-        process.wait()  # the session got the same signal and is closing its run
-        return False
+    return command
 
 
 def _conclude(folder: Path, lanes: list[Path], args: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ def join_lanes(lanes: Sequence[Run], folder: Path, command: list[str]) -> None:
     not fit is refused by `RunWriter`, and then the lanes' folders stay.
     """
     lines = [_lines(lane.path) for lane in lanes]
-    headers = [lane[0] for lane in lines]
+    headers = [_body(lane[0]) for lane in lines]
     lane = headers[0]["selection"]["lane"] if len(headers) == 1 else "all"
     complete = all(header["selection"]["complete"] for header in headers)
     writer = RunWriter(folder / RUN_FILE)
@@ -46,9 +46,7 @@ def join_lanes(lanes: Sequence[Run], folder: Path, command: list[str]) -> None:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    lines[0] = _body(lines[0])
-    return lines
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _body(line: dict[str, Any]) -> dict[str, Any]:

@@ -19,9 +19,10 @@ def worker_count(lane: str) -> int:
     """What ``-n auto`` means."""
     cores = len(os.sched_getaffinity(0))
     gpus = len(visible_gpus())
-    if lane == "cpu" or not gpus:
+    if not gpus:
         return cores
-    return gpus
+    # A CPU lane runs beside a CUDA lane, whose workers keep a core each.
+    return max(1, cores - gpus) if lane == "cpu" else gpus
 
 
 def pin_workers(lane: str, specs: list[Any]) -> None:
