@@ -30,7 +30,7 @@ def falsify_float32_matches_float64(subject, case, measured, configuration):
         gradient_error=gradient_error,
         worst_gradient=gradient_name,
         loss_error=abs(loss - exact_loss) / exact_loss,
-        cosine=cosine_similarity(ours.double(), exact, dim=-1).min().item(),
+        cosine_distance=1 - cosine_similarity(ours.double(), exact, dim=-1).min().item(),
         distinct_tokens=tokens.unique().numel(),
     )
 

@@ -26,8 +26,9 @@ def falsify_init_reaches_the_device(subject, case, measured, configuration, tmp_
     loss = instance.evaluate([batch])
     measured(
         device_kind=instance.device.partition(":")[0],
+        tensors_in_file=len(weights),
         tensors_compared=len(common),
-        tensors_missing=len(weights.keys() ^ loaded.keys()),
+        tensors_surplus=len(loaded.keys() - weights.keys()),
         tensors_different=sum(not torch.equal(weights[n], loaded[n]) for n in common),
         loss_error=relative_error(
             torch.tensor(loss).double(), mean_loss(weights, configuration, batch.tokens)

@@ -62,7 +62,9 @@ def _test(test: FalsificationTest) -> dict[str, Any]:
         "falsifier": test.falsifier,
         "invariants": list(test.invariants),
         "claims": [{"id": claim.id, "expr": claim.expr} for claim in test.claims],
-        "cases": [{"id": case.id, "scale": case.scale} for case in test.cases],
+        "cases": [
+            {"id": case.id, "scale": case.scale, "device": case.device} for case in test.cases
+        ],
         "counter_examples": [example.defect for example in test.counter_examples],
         "if_fails": test.if_fails,
     }

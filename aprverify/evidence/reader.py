@@ -262,8 +262,8 @@ def _undeclared(row: Row, test: TestRecord) -> Iterator[str]:
     suffix = "" if row.defect is None else f"!{row.defect}"
     if row.case_id not in test.cases or row.key != f"{row.test}[{row.case_id}]{suffix}":
         yield "the key is no TEST[CASE] or TEST[CASE]!DEFECT with a declared case and its defect"
-    elif row.scale != test.cases[row.case_id]:
-        yield f"scale is {row.scale}, the contract says {test.cases[row.case_id]}"
+    elif row.scale != test.cases[row.case_id].scale:
+        yield f"scale is {row.scale}, the contract says {test.cases[row.case_id].scale}"
     elif row.falsifier != test.falsifier:
         yield f"falsifier is {row.falsifier}, the contract says {test.falsifier}"
     elif row.defect is not None and row.defect not in test.counter_examples:

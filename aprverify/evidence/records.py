@@ -69,15 +69,23 @@ class GateRecord:
 
 
 @dataclass(frozen=True)
+class CaseRecord:
+    """A case as the contract declares it: its scale and the device it asks for."""
+
+    scale: str
+    device: str
+
+
+@dataclass(frozen=True)
 class TestRecord:
-    """A falsification test. `claims` is id → expression, `cases` is id → scale."""
+    """A falsification test. `claims` is id → expression, `cases` are by id."""
 
     id: str
     title: str
     falsifier: str
     invariants: tuple[str, ...]
     claims: Mapping[str, str]
-    cases: Mapping[str, str]
+    cases: Mapping[str, CaseRecord]
     counter_examples: tuple[str, ...]
     if_fails: str
 
@@ -259,7 +267,7 @@ def _test_from(body: Mapping[str, Any]) -> TestRecord:
         falsifier=body["falsifier"],
         invariants=tuple(body["invariants"]),
         claims={claim["id"]: claim["expr"] for claim in body["claims"]},
-        cases={case["id"]: case["scale"] for case in body["cases"]},
+        cases={c["id"]: CaseRecord(c["scale"], c["device"]) for c in body["cases"]},
         counter_examples=tuple(body["counter_examples"]),
         if_fails=body["if_fails"],
     )

@@ -1,8 +1,8 @@
 """The status of a gate, from the rows of its tests: the worst of what they show.
 
 A test is DISCHARGED when every case at full scale held and every declared counter-example was
-caught; PARTIAL_ALGORITHM_LEVEL when that is so at reduced scale only. All else is worse, and says
-why.
+caught; PARTIAL_ALGORITHM_LEVEL when only all its cases at reduced scale held, those of one device
+at least. All else is worse, and says why.
 """
 
 from __future__ import annotations
@@ -142,12 +142,13 @@ def _findings(
 
 def _level(test: TestRecord, held: Mapping[str, Row]) -> tuple[Status, list[Row]]:
     """How far the held cases reach, and the rows that this rests on."""
-    full = [case for case, scale in test.cases.items() if scale == "full"]
-    reduced = [case for case, scale in test.cases.items() if scale == "reduced"]
+    full = [name for name, case in test.cases.items() if case.scale == "full"]
     if full and all(case in held for case in full):
         return Status.DISCHARGED, [held[case] for case in full]
-    if reduced and all(case in held for case in reduced):
-        return Status.PARTIAL_ALGORITHM_LEVEL, [held[case] for case in reduced]
+    for device in dict.fromkeys(case.device for case in test.cases.values()):
+        reduced = [n for n, c in test.cases.items() if (c.scale, c.device) == ("reduced", device)]
+        if reduced and all(case in held for case in reduced):
+            return Status.PARTIAL_ALGORITHM_LEVEL, [held[case] for case in reduced]
     return Status.PENDING, list(held.values())
 
 

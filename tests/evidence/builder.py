@@ -61,12 +61,19 @@ def contract(
                 "falsifier": "falsifiers.eval:falsify_eval",
                 "invariants": ["INV-A"],
                 "claims": [{"id": "c1", "expr": "loss <= bound"}],
-                "cases": [{"id": case, "scale": scale} for case, scale in cases.items()],
+                "cases": [
+                    {"id": case, "scale": scale, "device": _device(case)}
+                    for case, scale in cases.items()
+                ],
                 "counter_examples": list(counter_examples),
                 "if_fails": "the loss function | its mean",
             }
         ],
     }
+
+
+def _device(case: str) -> str:
+    return "cuda" if case.startswith("cuda") else "cpu"
 
 
 def comparison(observed: Any = 0.5, bound: Any = 1.0, op: str = "<=", **changes: Any) -> Body:
@@ -106,7 +113,7 @@ def row(
         "contract": "C-A",
         "test": "TEST-A",
         "falsifier": "falsifiers.eval:falsify_eval",
-        "case": {"device": case.split("-")[0]},
+        "case": {"device": _device(case)},
         "scale": "full",
         "defect": defect,
         "outcome": outcome,

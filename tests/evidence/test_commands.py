@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from aprverify.commands import check, evidence, report
+from aprverify.contract.lint import Loaded
 from aprverify.evidence import verdict
 from aprverify.evidence.reader import read_run
 from aprverify.evidence.report import render_report
@@ -21,16 +22,13 @@ class Suite:
     """What the command line gives each command of the suite."""
 
     evidence_dir: Path
-    ids: dict[str, str] = field(default_factory=dict)
-
-    def current_source_ids(self) -> dict[str, str]:
-        return self.ids
+    subjects: dict[str, str] = field(default_factory=lambda: {"own": "own:Subject"})
 
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Suite:
     """A suite without evidence."""
-    return Suite(tmp_path / "evidence", {"TEST-A[cpu-f32]": SHA})
+    return Suite(tmp_path / "evidence")
 
 
 def call(suite: Suite, *arguments: str | Path) -> int:
@@ -166,12 +164,18 @@ def test_index_refuses_a_damaged_promoted_run(tmp_path: Path, suite: Suite) -> N
 
 
 def test_index_says_how_old_the_evidence_is(
-    tmp_path: Path, suite: Suite, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    suite: Suite,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On the terminal only: the committed file must not change with every edit of the sources."""
     call(suite, "evidence", "add", write_run(tmp_path / "run.jsonl"))
     before = (suite.evidence_dir / "README.md").read_bytes()
-    suite.ids = {"TEST-A[cpu-f32]": "c" * 64, "TEST-A[cpu-f32]!drop-bias": SHA, "TEST-B[x]": SHA}
+    ids = {"TEST-A[cpu-f32]": "c" * 64, "TEST-A[cpu-f32]!drop-bias": SHA, "TEST-B[x]": SHA}
+    monkeypatch.setattr(evidence, "current_source_ids", lambda *_: ids)
+    monkeypatch.setattr(evidence, "load_defects", lambda _: {})
+    monkeypatch.setattr(evidence, "load_suite", lambda _: Loaded())
     assert call(suite, "evidence", "index") == verdict.OK
     assert "1 row is stale, and 1 entry has no row" in capsys.readouterr().out
     assert (suite.evidence_dir / "README.md").read_bytes() == before

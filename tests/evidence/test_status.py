@@ -139,6 +139,21 @@ def test_reduced_cases_alone_are_partial() -> None:
     assert both.status is Status.PARTIAL_ALGORITHM_LEVEL
 
 
+def test_reduced_cases_of_one_device_are_partial() -> None:
+    """A machine without a GPU shows the algorithm, though the GPU's small cases are open."""
+    caught = reduced("caught", defect="drop-bias")
+    declared = contract({"cpu-f32": "reduced", "cuda-f32": "reduced"})
+    status = status_of(reduced(), caught, declared=declared)
+    assert status.status is Status.PARTIAL_ALGORITHM_LEVEL
+
+
+def test_half_the_reduced_cases_of_a_device_are_pending() -> None:
+    """One level is all cases of one device, not one case of each."""
+    caught = reduced("caught", defect="drop-bias")
+    declared = contract({"cpu-f32": "reduced", "cpu-bf16": "reduced", "cuda-f32": "reduced"})
+    assert status_of(reduced(), caught, declared=declared).status is Status.PENDING
+
+
 def test_full_cases_alone_discharge() -> None:
     """The reduced ones need not have run beside them."""
     rows = (full(), full("caught", defect="drop-bias"), reduced("not_run"))

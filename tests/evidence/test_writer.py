@@ -28,7 +28,7 @@ def test_every_line_names_the_hash_of_the_line_before(tmp_path: Path) -> None:
 def test_a_line_is_on_the_disk_as_soon_as_it_is_written(tmp_path: Path) -> None:
     """A run that is killed leaves every row it had."""
     writer = RunWriter(tmp_path / "run.jsonl")
-    writer.header({"planned": 1})
+    writer.header({"planned": 1, "started": "2026-01-05T00:00:00Z"})
     writer.row(row())
     assert len((tmp_path / "run.jsonl").read_bytes().splitlines()) == 2
 
