@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from falsifiers.fixtures import Case, Configuration, Measured, Subject
 
-def falsify_parameter_count(subject, case, measured):
+
+def falsify_parameter_count(subject: Subject, case: Case, measured: Measured) -> None:
     """The default model has exactly the nominal and stored parameters of Llama-370M."""
     config = subject.configuration(case.arch)
     instance = subject.build(config, device=case.device, dtype="float32", seed=0)
@@ -13,7 +15,9 @@ def falsify_parameter_count(subject, case, measured):
     measured(stored_count=stored, nominal_count=stored + head * tied, head_is_tied=tied)
 
 
-def falsify_wrong_count_is_refused(subject, case, measured, configuration):
+def falsify_wrong_count_is_refused(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
     """A model outside the band is refused in every build, before any training state exists."""
     from falsifiers.refusals import attempt
 
@@ -24,7 +28,9 @@ def falsify_wrong_count_is_refused(subject, case, measured, configuration):
     measured(refused=refusal.refused, message=refusal.message)
 
 
-def falsify_wrong_count_is_refused_when_optimized(subject, case, measured, configuration):
+def falsify_wrong_count_is_refused_when_optimized(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
     """``python -O`` refuses a model outside the band as well: the check is no assert."""
     import json
     import subprocess

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 
-def falsify_malformed_device_is_refused(subject, case, measured):
+from falsifiers.fixtures import Case, Configuration, Measured, Subject
+
+
+def falsify_malformed_device_is_refused(subject: Subject, case: Case, measured: Measured) -> None:
     """Whatever is outside the device grammar is refused as a usage error that quotes it."""
     from falsifiers.refusals import attempt
 
@@ -11,7 +15,7 @@ def falsify_malformed_device_is_refused(subject, case, measured):
     measured(refused=refusal.refused, kind=refusal.kind, message=refusal.message)
 
 
-def falsify_wellformed_device_is_accepted(subject, case, measured):
+def falsify_wellformed_device_is_accepted(subject: Subject, case: Case, measured: Measured) -> None:
     """What the grammar allows, and the machine has, is resolved to one device."""
     from falsifiers.refusals import attempt
 
@@ -20,7 +24,9 @@ def falsify_wellformed_device_is_accepted(subject, case, measured):
     measured(refused=refusal.refused, resolved=resolved[0] if resolved else "")
 
 
-def falsify_refused_device_leaves_nothing(subject, case, measured, tmp_path):
+def falsify_refused_device_leaves_nothing(
+    subject: Subject, case: Case, measured: Measured, tmp_path: Path
+) -> None:
     """The command refuses a device in time, with its own exit code and without a run directory."""
     import os
     import subprocess
@@ -43,7 +49,9 @@ def falsify_refused_device_leaves_nothing(subject, case, measured, tmp_path):
     )
 
 
-def falsify_model_lies_on_the_device(subject, case, measured, configuration):
+def falsify_model_lies_on_the_device(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
     """After a training step every parameter lies on the GPU that was asked for."""
     from falsifiers.inputs import random_batch
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from falsifiers.fixtures import Case, Configuration, Measured, Subject
 
-def falsify_eval_batch_h1_sanity_bound(subject, case, measured, configuration):
+
+def falsify_eval_batch_h1_sanity_bound(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
     """A fresh model's loss on uniform random tokens is close to ln V + σ²/2, and the oracle's."""
     from falsifiers.inputs import random_batch
     from falsifiers.reference.loss import mean_loss
@@ -23,9 +27,12 @@ def falsify_eval_batch_h1_sanity_bound(subject, case, measured, configuration):
     )
 
 
-def falsify_eval_on_constructed_logits(subject, case, measured, configuration):
+def falsify_eval_on_constructed_logits(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
     """With the final norm at zero all logits are zero, and the loss is ln V exactly."""
     import torch
+
     from falsifiers.inputs import ragged_batch
 
     instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
@@ -34,7 +41,9 @@ def falsify_eval_on_constructed_logits(subject, case, measured, configuration):
     measured(loss=instance.evaluate([ragged_batch(configuration, 3, 16, case.seed)]))
 
 
-def falsify_eval_batch_h1_train_pollution(subject, case, measured, configuration):
+def falsify_eval_batch_h1_train_pollution(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
     """A training step on another batch changes evaluation by what it did to the weights only."""
     from falsifiers.inputs import random_batch, roughen
     from falsifiers.reference.loss import mean_loss
@@ -54,7 +63,9 @@ def falsify_eval_batch_h1_train_pollution(subject, case, measured, configuration
     )
 
 
-def falsify_eval_equals_training_loss(subject, case, measured, configuration):
+def falsify_eval_equals_training_loss(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
     """On the same batch and weights, evaluation and training report the oracle's loss."""
     from falsifiers.inputs import ragged_batch, roughen
     from falsifiers.reference.loss import mean_loss
@@ -63,10 +74,8 @@ def falsify_eval_equals_training_loss(subject, case, measured, configuration):
     roughen(instance, case.seed)
     batch = ragged_batch(configuration, 4, 24, case.seed)
     training_loss, _ = instance.loss_and_gradients(batch)
-    device = instance.device
-    oracle = mean_loss(
-        instance.parameters(), configuration, batch.tokens.to(device), batch.target_mask.to(device)
-    )
+    there = batch.to(instance.device)
+    oracle = mean_loss(instance.parameters(), configuration, there.tokens, there.target_mask)
     measured(
         eval_loss=instance.evaluate([batch]),
         training_loss=training_loss,
@@ -74,7 +83,9 @@ def falsify_eval_equals_training_loss(subject, case, measured, configuration):
     )
 
 
-def falsify_eval_weighs_tokens(subject, case, measured, configuration):
+def falsify_eval_weighs_tokens(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
     """Over batches of unequal size every target token weighs the same."""
     from falsifiers.inputs import ragged_batch, roughen
     from falsifiers.reference.loss import mean_loss
@@ -85,16 +96,19 @@ def falsify_eval_weighs_tokens(subject, case, measured, configuration):
     batches = [ragged_batch(configuration, b, n, case.seed + b) for b, n in shapes]
     total, count = 0.0, 0
     for batch in batches:
-        targets = int(batch.target_mask.sum())
+        targets = batch.targets
         weights = {n: p.cpu() for n, p in instance.parameters().items()}
         mean = mean_loss(weights, configuration, batch.tokens, batch.target_mask)
         total, count = total + mean.item() * targets, count + targets
     measured(eval_loss=instance.evaluate(batches), oracle_loss=total / count)
 
 
-def falsify_eval_leaves_no_trace(subject, case, measured, configuration):
+def falsify_eval_leaves_no_trace(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
     """Evaluation leaves random state, mode, weights and gradients as they were."""
     import torch
+
     from falsifiers.errors import worst_relative_error
     from falsifiers.inputs import random_batch, roughen
 

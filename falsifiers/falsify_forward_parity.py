@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from falsifiers.fixtures import Assets, Case, Configuration, Measured, Subject
 
-def falsify_float32_matches_float64(subject, case, measured, configuration):
+
+def falsify_float32_matches_float64(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
     """In float32 with TF32 off, logits and every gradient are within ten times clean noise."""
+    from torch.nn.functional import cosine_similarity
+
     from falsifiers.errors import relative_error, worst_relative_error
-    from falsifiers.inputs import ragged_batch, roughen
+    from falsifiers.inputs import distinct_ids, ragged_batch, roughen
     from falsifiers.reference.gradients import loss_and_gradients
     from falsifiers.reference.model import logits
-    from falsifiers.subject import Batch
-    from torch.nn.functional import cosine_similarity
 
     instance = subject.build(configuration, device=case.device, dtype="float32", seed=case.seed)
     roughen(instance, case.seed, case.roughness)
     batch = ragged_batch(configuration, case.batch, case.length, case.seed + 5)
-    device = instance.device
-    on_device = Batch(batch.tokens.to(device), batch.target_mask.to(device))
+    on_device = batch.to(instance.device)
     tokens = on_device.tokens[:, :-1]
     weights = {n: p.detach().clone() for n, p in instance.parameters().items()}
     ours, exact = instance.logits(tokens), logits(weights, configuration, tokens)
@@ -31,11 +34,13 @@ def falsify_float32_matches_float64(subject, case, measured, configuration):
         worst_gradient=gradient_name,
         loss_error=abs(loss - exact_loss) / exact_loss,
         cosine_distance=1 - cosine_similarity(ours.double(), exact, dim=-1).min().item(),
-        distinct_tokens=tokens.unique().numel(),
+        distinct_tokens=distinct_ids(tokens),
     )
 
 
-def falsify_operators_match_float64(subject, case, measured, configuration):
+def falsify_operators_match_float64(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
     """On the inputs it was given, no operator errs more than twice plain eager torch."""
     from falsifiers.inputs import ragged_batch, roughen
     from falsifiers.operator_parity import compare_trace
@@ -58,8 +63,12 @@ def falsify_operators_match_float64(subject, case, measured, configuration):
     )
 
 
-def falsify_real_weights_loss(subject, case, measured, configuration, assets):
-    """Real weights on real text give the recorded loss; the same tokens shuffled, a far worse one."""
+def falsify_real_weights_loss(
+    subject: Subject, case: Case, measured: Measured, assets: Assets
+) -> None:
+    """Real weights on real text give the recorded loss; shuffled, a far worse one."""
+    from falsifiers.inputs import distinct_ids
+    from falsifiers.subject import Batch
     from falsifiers.tokens import read_tokens, shuffled
 
     path = assets(case.weights)
@@ -71,22 +80,22 @@ def falsify_real_weights_loss(subject, case, measured, configuration, assets):
         init_arch=subject.read_architecture(path),
         init_path=path,
     )
-    from falsifiers.subject import Batch
-
-    declared = instance.config
     measured(
         loss=instance.evaluate([Batch(tokens[None])]),
-        shuffled_loss=instance.evaluate([Batch(shuffled(tokens, 0)[None])]),
-        vocabulary=declared["vocab_size"],
-        distinct_tokens=tokens.unique().numel(),
+        shuffled_loss=instance.evaluate([Batch(shuffled(tokens[: case.shuffled], 0)[None])]),
+        vocabulary=instance.config["vocab_size"],
+        distinct_tokens=distinct_ids(tokens),
     )
 
 
-def falsify_real_weights_match_oracle(subject, case, measured, assets):
+def falsify_real_weights_match_oracle(
+    subject: Subject, case: Case, measured: Measured, assets: Assets
+) -> None:
     """Real weights, read by the oracle's own loader, give the oracle's logits in float32."""
     from falsifiers.errors import relative_error
-    from falsifiers.reference.model import logits
+    from falsifiers.inputs import distinct_ids
     from falsifiers.real_weights import oracle_weights
+    from falsifiers.reference.model import logits
     from falsifiers.tokens import read_tokens
 
     path = assets(case.weights)
@@ -101,12 +110,14 @@ def falsify_real_weights_match_oracle(subject, case, measured, assets):
     measured(
         logit_error=relative_error(ours, exact),
         same_choice=(ours.argmax(-1) == exact.argmax(-1)).double().mean().item(),
-        distinct_tokens=tokens.unique().numel(),
+        distinct_tokens=distinct_ids(tokens),
     )
 
 
-def falsify_real_weights_match_transformers(subject, case, measured, assets):
-    """Real weights, loaded by each side's own loader, give the logits of transformers in float32."""
+def falsify_real_weights_match_transformers(
+    subject: Subject, case: Case, measured: Measured, assets: Assets
+) -> None:
+    """Real weights, each side with its own loader, give the float32 logits of transformers."""
     from falsifiers.errors import relative_error
     from falsifiers.real_weights import transformers_logits
     from falsifiers.tokens import read_tokens
@@ -124,7 +135,9 @@ def falsify_real_weights_match_transformers(subject, case, measured, assets):
     measured(logit_error=relative_error(instance.logits(tokens.to(instance.device)), theirs))
 
 
-def falsify_bias_parameters_follow_configuration(subject, case, measured, configuration):
+def falsify_bias_parameters_follow_configuration(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
     """Bias parameters exist for q, k and v of every layer if configured, and nowhere else."""
     instance = subject.build(configuration, device=case.device, dtype="float32", seed=case.seed)
     biases = [name for name in instance.parameters() if name.endswith(".bias")]
@@ -132,7 +145,9 @@ def falsify_bias_parameters_follow_configuration(subject, case, measured, config
     measured(biases=len(biases), misplaced=len(biases) - len(expected))
 
 
-def falsify_biases_are_applied(subject, case, measured, configuration):
+def falsify_biases_are_applied(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
     """Setting any one bias to zero changes the logits."""
     from falsifiers.errors import relative_error
     from falsifiers.inputs import random_tokens, roughen
@@ -161,7 +176,9 @@ def falsify_biases_are_applied(subject, case, measured, configuration):
     )
 
 
-def falsify_configured_eps_is_used(subject, case, measured, configuration):
+def falsify_configured_eps_is_used(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
     """Where the mean square is as small as eps, the logits are those of the configured eps."""
     from falsifiers.errors import relative_error
     from falsifiers.inputs import random_tokens

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
 
-def falsify_init_reaches_the_device(subject, case, measured, configuration, tmp_path):
+from falsifiers.fixtures import Assets, Case, Configuration, Measured, Subject
+
+
+def falsify_init_reaches_the_device(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration, tmp_path: Path
+) -> None:
     """Every tensor of the file is in the model, bit for bit, and the first loss is the file's."""
     import torch
+
     from falsifiers.errors import relative_error
     from falsifiers.inputs import random_batch
     from falsifiers.reference.loss import mean_loss
@@ -36,11 +44,13 @@ def falsify_init_reaches_the_device(subject, case, measured, configuration, tmp_
     )
 
 
-def falsify_unpaired_init_is_refused(subject, case, measured, configuration, tmp_path):
+def falsify_unpaired_init_is_refused(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration, tmp_path: Path
+) -> None:
     """Architecture and weights come together or not at all, and the error names the function."""
     from falsifiers.refusals import attempt
 
-    init = {
+    init: dict[str, dict[str, Any]] = {
         "architecture": {"init_arch": configuration},
         "weights": {"init_path": tmp_path / "does-not-exist.safetensors"},
     }
@@ -52,7 +62,9 @@ def falsify_unpaired_init_is_refused(subject, case, measured, configuration, tmp
     measured(refused=refusal.refused, kind=refusal.kind, message=refusal.message)
 
 
-def falsify_encoder_is_refused(subject, case, measured, configuration, tmp_path):
+def falsify_encoder_is_refused(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration, tmp_path: Path
+) -> None:
     """An encoder architecture is refused before any file or device is touched."""
     from falsifiers.refusals import attempt
 
@@ -68,7 +80,9 @@ def falsify_encoder_is_refused(subject, case, measured, configuration, tmp_path)
     measured(refused=refusal.refused, kind=refusal.kind, message=refusal.message)
 
 
-def falsify_real_encoder_file_is_refused(subject, case, measured, assets, tmp_path):
+def falsify_real_encoder_file_is_refused(
+    subject: Subject, case: Case, measured: Measured, assets: Assets, tmp_path: Path
+) -> None:
     """The folder of a real sentence encoder is refused, naming its family."""
     import shutil
 
@@ -82,9 +96,12 @@ def falsify_real_encoder_file_is_refused(subject, case, measured, assets, tmp_pa
     measured(refused=refusal.refused, kind=refusal.kind, message=refusal.message)
 
 
-def falsify_populate_covers_every_tensor(subject, case, measured, configuration, tmp_path):
+def falsify_populate_covers_every_tensor(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration, tmp_path: Path
+) -> None:
     """A file that does not fill the model exactly is refused, naming the tensor."""
     import torch
+
     from falsifiers.refusals import attempt
     from falsifiers.weight_files import random_weights, write_folder
 

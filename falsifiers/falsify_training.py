@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from falsifiers.fixtures import Assets, Case, Configuration, Measured, Subject
+
 STEPS = 6
 POISONED_STEP = 3
 
 
-def falsify_nonfinite_step_aborts(subject, case, measured, configuration, tmp_path):
+def falsify_nonfinite_step_aborts(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration, tmp_path: Path
+) -> None:
     """The first NaN or Inf in loss or gradient norm ends the run within one step, unlogged."""
     import math
 
@@ -37,7 +43,9 @@ def falsify_nonfinite_step_aborts(subject, case, measured, configuration, tmp_pa
     )
 
 
-def falsify_finite_run_completes(subject, case, measured, configuration, tmp_path):
+def falsify_finite_run_completes(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration, tmp_path: Path
+) -> None:
     """Finite losses and norms, large ones too, abort nothing."""
     import math
 
@@ -55,12 +63,15 @@ def falsify_finite_run_completes(subject, case, measured, configuration, tmp_pat
     )
 
 
-def falsify_logged_loss_and_norm_are_real(subject, case, measured, configuration, tmp_path):
+def falsify_logged_loss_and_norm_are_real(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration, tmp_path: Path
+) -> None:
     """Every logged loss and gradient norm is the oracle's, at the weights of that very step."""
+    from torch import tensor
+
     from falsifiers.errors import relative_error
     from falsifiers.inputs import ragged_batch, roughen
     from falsifiers.reference.gradients import global_norm, loss_and_gradients
-    from torch import tensor
 
     instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
     roughen(instance, case.seed)
@@ -87,7 +98,9 @@ def falsify_logged_loss_and_norm_are_real(subject, case, measured, configuration
     )
 
 
-def falsify_throughput_is_measured(subject, case, measured, configuration, tmp_path):
+def falsify_throughput_is_measured(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration, tmp_path: Path
+) -> None:
     """Each logged rate is that step's target tokens over wall time, neither more nor a constant."""
     import time
     from statistics import median
@@ -106,13 +119,15 @@ def falsify_throughput_is_measured(subject, case, measured, configuration, tmp_p
     )
     ratios = []
     for step in range(1, case.steps - 1):  # the first step warms up caches and allocators
-        tokens = int(batches[step].target_mask.sum())
+        tokens = batches[step].targets
         seconds = clock[step + 1] - clock[step]
         ratios.append(result.logged[step]["tokens_per_sec"] * seconds / tokens)
     measured(smallest_ratio=min(ratios), median_ratio=median(ratios))
 
 
-def falsify_utilisation_is_absent_without_gpu(subject, case, measured, configuration, tmp_path):
+def falsify_utilisation_is_absent_without_gpu(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration, tmp_path: Path
+) -> None:
     """Without a GPU no utilisation is reported, and each step says why."""
     from falsifiers.inputs import random_batch
 
@@ -124,7 +139,9 @@ def falsify_utilisation_is_absent_without_gpu(subject, case, measured, configura
     measured(logged_steps=len(logged), present=len(present), unexplained=len(silent))
 
 
-def falsify_utilisation_is_measured(subject, case, measured, configuration, tmp_path):
+def falsify_utilisation_is_measured(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration, tmp_path: Path
+) -> None:
     """On a busy GPU the logged utilisation follows what NVML tells an independent reader."""
     from falsifiers.gpu_load import UtilisationReader
     from falsifiers.inputs import random_batch
@@ -146,7 +163,9 @@ def falsify_utilisation_is_measured(subject, case, measured, configuration, tmp_
     )
 
 
-def falsify_exhausted_stream_stops(subject, case, measured, configuration, tmp_path):
+def falsify_exhausted_stream_stops(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration, tmp_path: Path
+) -> None:
     """When the data ends the run ends, with its own status and nothing logged in its place."""
     from falsifiers.inputs import random_batch
 
@@ -156,12 +175,22 @@ def falsify_exhausted_stream_stops(subject, case, measured, configuration, tmp_p
     measured(status=result.status, logged_steps=len(result.logged), message=result.message)
 
 
-def falsify_real_text_is_learnt(subject, case, measured, configuration, assets, tmp_path):
+def falsify_real_text_is_learnt(
+    subject: Subject,
+    case: Case,
+    measured: Measured,
+    configuration: Configuration,
+    assets: Assets,
+    tmp_path: Path,
+) -> None:
     """On real tokenized source the loss starts at that of a fresh model and falls."""
     from falsifiers.tokens import source_windows
 
     windows = source_windows(
-        assets("gpt2-vocabulary-encoder"), assets("gpt2-vocabulary-merges"), case.batch * case.steps, case.length
+        assets("gpt2-vocabulary-encoder"),
+        assets("gpt2-vocabulary-merges"),
+        case.batch * case.steps,
+        case.length,
     )
     instance = subject.build(
         configuration, device=case.device, dtype=case.dtype, seed=case.seed, lr=case.lr

@@ -35,6 +35,11 @@ def ragged_batch(config: Mapping[str, Any], batch: int, length: int, seed: int) 
     return Batch(random_tokens(config, batch, length + 1, seed + 1), mask)
 
 
+def distinct_ids(tokens: Tensor) -> int:
+    """How many different ids occur."""
+    return len(set(tokens.flatten().tolist()))
+
+
 def mostly_masked(batch: Batch) -> Batch:
     """The same tokens with at most a quarter of the positions counting, a varying number."""
     assert batch.target_mask is not None
@@ -49,10 +54,12 @@ def roughen(instance: Instance, seed: int, scale: float = 0.1) -> None:
     Fresh norms are one and fresh biases zero: a norm that ignores its weight or a bias that is
     never added would not show.
     """
-    generator = torch.Generator().manual_seed(seed)
+    parameters = instance.parameters()
+    device = next(iter(parameters.values())).device  # half a billion draws take seconds on a CPU
+    generator = torch.Generator(device).manual_seed(seed)
     values = {}
-    for name, parameter in sorted(instance.parameters().items()):
-        noise = torch.randn(parameter.shape, generator=generator)
+    for name, parameter in sorted(parameters.items()):
+        noise = torch.randn(parameter.shape, generator=generator, device=device)
         size = scale if parameter.ndim == 1 else 0.02 * scale
-        values[name] = parameter.cpu() + size * noise
+        values[name] = parameter.to(device) + size * noise
     instance.set_parameters(values)

@@ -58,6 +58,18 @@ class Batch:
     tokens: Tensor
     target_mask: Tensor | None = None
 
+    @property
+    def targets(self) -> int:
+        """How many targets count."""
+        if self.target_mask is None:
+            return self.tokens[:, 1:].numel()
+        return int(self.target_mask.sum())
+
+    def to(self, device: str) -> Batch:
+        """The same batch on a device."""
+        mask = None if self.target_mask is None else self.target_mask.to(device)
+        return Batch(self.tokens.to(device), mask)
+
 
 @dataclass(frozen=True)
 class StepMetrics:
@@ -146,10 +158,15 @@ class Instance(Protocol):
         """The stored parameters by canonical name: live float32 tensors on the device."""
 
     def set_parameters(self, values: Mapping[str, Tensor]) -> None:
-        """Overwrite parameters by name, cast to their dtype. Unknown names are a `KeyError`."""
+        """Overwrite parameters by name, cast to their dtype.
+
+        Raises:
+            KeyError: the instance has no such parameter.
+            ValueError: the parameter has another shape.
+        """
 
     def logits(self, tokens: Tensor) -> Tensor:
-        """Logits ``[batch, length, vocab]`` for tokens ``[batch, length]``, without dropout or gradient."""
+        """Logits ``[batch, length, vocab]`` of ``[batch, length]``; no dropout, no gradient."""
 
     def loss_and_gradients(self, batch: Batch) -> tuple[float, Mapping[str, Tensor]]:
         """Training loss of a batch and its unclipped gradient per parameter. Changes no state."""
@@ -209,7 +226,7 @@ class Subject(Protocol):
         init_path: Path | None = None,
         from_scratch: Configuration | None = None,
     ) -> Instance:
-        """What the pretrain command builds: Llama-370M from scratch, or an architecture with weights.
+        """What the pretrain command builds: Llama-370M from scratch, or a file's model.
 
         `init_arch` and `init_path` come together or not at all. `from_scratch` replaces the
         default configuration, which must then still satisfy the trainer's own architecture checks.
@@ -233,4 +250,4 @@ class Subject(Protocol):
         """
 
     def command(self, *arguments: str) -> list[str]:
-        """The argv that runs the trainer's command line with `arguments`, current defect included."""
+        """The argv that runs the trainer's command line, the current defect included."""

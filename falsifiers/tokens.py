@@ -10,17 +10,17 @@ import json
 import math
 import sysconfig
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import torch
-from gguf import GGUFReader
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from torch import Tensor
 
+from falsifiers.reference.gguf_weights import open_file
 from falsifiers.subject import Batch
 
 TEXTS = Path(__file__).resolve().parent / "texts"
@@ -52,16 +52,16 @@ def shuffled(tokens: Tensor, seed: int) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _gguf_tokenizer(path: Path) -> Tokenizer:
-    fields = GGUFReader(path).fields
+    fields = open_file(path).fields
     tokens = fields["tokenizer.ggml.tokens"].contents()
-    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
+    merges = _pairs(fields["tokenizer.ggml.merges"].contents())
     tokenizer = Tokenizer(BPE({token: i for i, token in enumerate(tokens)}, merges))
     kind = fields["tokenizer.ggml.pre"].contents()
     if kind == "smollm":
         # Digits stand alone before the words are split; a round trip would not show the lack.
         digits = pre_tokenizers.Digits(individual_digits=True)
-        words = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
+        in_words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, in_words])
     elif kind == "qwen2":
         words = pre_tokenizers.Split(_QWEN2_WORDS, "isolated")
         in_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -112,7 +112,11 @@ def source_windows(encoder: Path, merges: Path, count: int, length: int) -> Wind
 def _gpt2_tokenizer(encoder: Path, merges: Path) -> Tokenizer:
     vocabulary = json.loads(encoder.read_text(encoding="utf-8"))
     lines = merges.read_text(encoding="utf-8").splitlines()
-    pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+    pairs = _pairs(line for line in lines if line and not line.startswith("#version"))
     tokenizer = Tokenizer(BPE(vocabulary, pairs))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     return tokenizer
+
+
+def _pairs(merges: Iterable[str]) -> list[tuple[str, str]]:
+    return [(first, second) for first, second in (merge.split(" ") for merge in merges)]

@@ -1,16 +1,17 @@
 """``aprverify verify``: run every claim and its planted defects, and leave a run with its report.
 
 The work is done by pytest in processes of its own: one session where there is no GPU, else one
-session a lane, the CPU lane with a worker a core and the CUDA lane with a pinned worker a GPU. Their
-rows become one run. The verdict comes from the rows, not from pytest's exit status.
+session a lane, side by side, the CUDA lane with a pinned worker a GPU. Their rows become one run.
+The verdict comes from the rows, not from pytest's exit status.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
+import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,11 @@ from aprverify.evidence.summary import render_summary
 from aprverify.gpus import visible_gpus
 from aprverify.suite import Suite
 
-_LINT_FAILED = 2
+_USAGE = 2
+_EXIT_CODES = """\
+exit codes: 0 nothing is FALSIFIED, VACUOUS or BROKEN; 1 falsified; 2 usage, or the contracts have
+problems; 3 vacuous; 4 broken; 5 required entries did not run; 6 nothing reached a verdict; 7 the run
+is refused as evidence; 130 stopped"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -33,22 +38,40 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "verify",
         help="run every claim and its planted defects; ends with a table",
-        description=__doc__,
-        epilog="exit codes: 0 nothing is FALSIFIED, VACUOUS or BROKEN; 1 falsified; 2 the contracts "
-        "have problems; 3 vacuous; 4 broken; 5 required entries did not run; 6 nothing ran; "
-        "130 stopped",
+        description="Run every claim and its planted defects, and leave a run with its report.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
-    add("--require", action="append", default=[], choices=["cuda"], metavar="DEVICE",
-        help="fail if anything did not run: the gate on a machine with that device (cuda)")
-    add("--subject", default="", help="trainer under test: a short name or MODULE:ATTRIBUTE")
-    add("--asset", action="append", default=[], metavar="NAME=FILE", help="use this file")
-    add("--teeth", choices=["declared", "none"], default="declared",
-        help="plant the declared defects (default), or none: then no gate is discharged")
-    add("--run-dir", type=Path, metavar="DIR", help="new folder for the run (default: evidence/local/…)")
-    add("-k", dest="keyword", default="", metavar="EXPRESSION", help="only entries that match")
-    add("-n", dest="workers", default="auto", metavar="N", help="workers (default: auto)")
-    parser.set_defaults(run=run)  # fmt: skip
+    parser.add_argument(
+        "--require",
+        action="append",
+        default=[],
+        choices=["cuda"],
+        metavar="DEVICE",
+        help="fail if anything did not run: the gate on a machine with that device (cuda)",
+    )
+    parser.add_argument(
+        "--subject", default="", help="trainer under test: a short name or MODULE:ATTRIBUTE"
+    )
+    parser.add_argument(
+        "--asset", action="append", default=[], metavar="NAME=FILE", help="use this file"
+    )
+    parser.add_argument(
+        "--teeth",
+        choices=["declared", "none"],
+        default="declared",
+        help="plant the declared defects (default), or none: then no gate is discharged",
+    )
+    parser.add_argument(
+        "--run-dir", type=Path, metavar="DIR", help="new folder (default: evidence/local/TIME)"
+    )
+    parser.add_argument(
+        "-k", dest="keyword", default="", metavar="EXPRESSION", help="only entries that match"
+    )
+    parser.add_argument(
+        "-n", dest="workers", default="auto", metavar="N", help="workers a lane (default: auto)"
+    )
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,61 +81,73 @@ def run(args: argparse.Namespace) -> int:
     if problems:
         print(*problems, sep="\n", file=sys.stderr)
         print(f"aprverify: {len(problems)} problems; nothing was run", file=sys.stderr)
-        return _LINT_FAILED
+        return _USAGE
     folder = (args.run_dir or suite.evidence_dir / "local" / _run_id()).resolve()
     if folder.exists():
         print(f"aprverify: {folder} exists; name a new folder", file=sys.stderr)
-        return _LINT_FAILED
+        return _USAGE
+    folder.mkdir(parents=True)
     lanes = ["cuda", "cpu"] if visible_gpus() else ["all"]
-    _run_lanes({lane: _session(args, lane, folder / f"lane-{lane}") for lane in lanes}, folder)
     folders = [folder / f"lane-{lane}" for lane in lanes]
-    return _conclude(folder, [f for f in folders if (f / RUN_FILE).exists()], args)
+    sessions = [_session(args, lane, f) for lane, f in zip(lanes, folders, strict=True)]
+    _run_side_by_side(sessions, folder)
+    finished = [f for f in folders if (f / RUN_FILE).exists()]
+    if len(finished) < len(folders):
+        print("aprverify: a lane left no run; the output above says why", file=sys.stderr)
+        if not finished:
+            shutil.rmtree(folder)
+        return _USAGE
+    return _conclude(folder, finished, args)
 
 
 def _run_id() -> str:
-    now = datetime.datetime.now(datetime.timezone.utc)
-    return now.strftime("%Y%m%dT%H%M%SZ")
-
-
-def _run_lanes(sessions: dict[str, list[str]], folder: Path) -> None:
-    """Run all sessions side by side. The first prints as it goes, the others when they are done."""
-    folder.mkdir(parents=True)
-    running = {}
-    for lane, command in sessions.items():
-        stream = (folder / f"{lane}.log").open("w") if running else None
-        running[lane] = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
-    try:
-        for lane, process in running.items():
-            process.wait()
-            log = folder / f"{lane}.log"
-            if log.exists():
-                print(f"\n-- {lane} lane --\n{log.read_text()}", end="", flush=True)
-    except KeyboardInterrupt:
-        for process in running.values():
-            process.wait()  # they got the same signal, and are closing their runs
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
 def _session(args: argparse.Namespace, lane: str, folder: Path) -> list[str]:
-    """The pytest command of one lane."""
+    """The pytest command of one lane. What it needs of pytest's settings it names itself."""
     suite: Suite = args.suite
-    command = [
-        sys.executable, "-m", "pytest", str(suite.falsifiers_dir),
-        "-o", f"aprverify_suite={suite.name}", "-o", "python_files=falsify_*.py",
-        "-o", "python_functions=falsify_*", f"--rootdir={suite.root}", "--import-mode=importlib", "-p", "no:cacheprovider",
-        "-n", args.workers, "--dist", "loadgroup", "-q", "--no-header", "--tb=short",
-        "--continue-on-collection-errors", "--lane", lane, "--teeth", args.teeth,
-        "--evidence", str(folder), "--subject", args.subject,
-    ]  # fmt: skip
+    settings = {
+        "aprverify_suite": suite.name,
+        "python_files": "falsify_*.py",
+        "python_functions": "falsify_*",
+    }
+    command = [sys.executable, "-m", "pytest", str(suite.falsifiers_dir)]
+    command += [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
+    command += [f"--rootdir={suite.root}", "--import-mode=importlib", "-p", "no:cacheprovider"]
+    # Other plugins of the environment have no say here, and this one warns in every worker.
+    command += ["-p", "no:benchmark"]
+    command += ["-n", args.workers, "--dist", "loadgroup", "--continue-on-collection-errors"]
+    command += ["-q", "--no-header", "--tb=short", "--lane", lane, "--teeth", args.teeth]
+    command += ["--evidence", str(folder), "--subject", args.subject]
     command += [part for asset in args.asset for part in ("--asset", asset)]
     command += [part for device in args.require for part in ("--require", device)]
-    command += ["-k", args.keyword] if args.keyword else []
-    return command
+    return [*command, *(["-k", args.keyword] if args.keyword else [])]
+
+
+def _run_side_by_side(sessions: list[list[str]], folder: Path) -> None:
+    """Run all sessions. The first prints as it goes, the others when they are done."""
+    logs = [folder / f"session-{index}.log" for index in range(1, len(sessions))]
+    first, *others = sessions
+    running = [subprocess.Popen(first)]
+    for command, log in zip(others, logs, strict=True):
+        with log.open("w") as stream:
+            running.append(subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT))
+    try:
+        _wait(running)
+    except KeyboardInterrupt:
+        _wait(running)  # they got the same signal, and are closing their runs
+    for log in logs:
+        print(f"\n{log.read_text()}", end="", flush=True)
+        log.unlink()
+
+
+def _wait(running: list[subprocess.Popen[bytes]]) -> None:
+    for process in running:
+        process.wait()
 
 
 def _conclude(folder: Path, lanes: list[Path], args: argparse.Namespace) -> int:
-    if not lanes:
-        print("aprverify: no lane left a run; the output above says why", file=sys.stderr)
-        return verdict.NOTHING_RAN
     try:
         join_lanes([read_run(lane) for lane in lanes], folder, _command(args))
         joined = read_run(folder)
@@ -129,8 +164,7 @@ def _conclude(folder: Path, lanes: list[Path], args: argparse.Namespace) -> int:
 def _command(args: argparse.Namespace) -> list[str]:
     command = ["aprverify", "verify", "--teeth", args.teeth]
     command += [part for device in args.require for part in ("--require", device)]
-    # Only the name: the path says nothing to a reader elsewhere, and evidence holds no local paths.
+    # Only the name: a path says nothing elsewhere, and evidence holds no local paths.
     command += [p for a in args.asset for p in ("--asset", f"{a.partition('=')[0]}=…")]
     command += ["--subject", args.subject] if args.subject else []
-    command += ["-k", args.keyword] if args.keyword else []
-    return command
+    return [*command, *(["-k", args.keyword] if args.keyword else [])]

@@ -3,9 +3,10 @@
 FlashAttention (Dao et al. 2022, algorithm 4) does not keep the probabilities. It takes the row sums
 of dP ∘ P from the *rounded* output instead, delta = rowsum(dO ∘ O). In exact arithmetic they are
 the same; in bfloat16 the rows of dS then no longer sum to zero, and what they sum to is multiplied
-by the mean of k. With large k biases, which Qwen2 has, the gradient of q can be mostly rounding
-error, by nature of the algorithm and not by fault of an implementation. Softmax in plain eager
-torch does not show this, so it alone is no fair yardstick for such a kernel.
+by the mean of k. Where k and v have large biases, as in Qwen2 (v makes the output large against
+its spread, k the mean), the gradient of q can be mostly rounding error, by nature of the algorithm
+and not by fault of an implementation. Softmax in plain eager torch does not show this, so it alone
+is no fair yardstick for such a kernel.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ def flash_backward(q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor) -> dict[st
     """
     group = q.shape[1] // k.shape[1]
     scale = 1.0 / math.sqrt(q.shape[-1])
+    accumulator = torch.promote_types(q.dtype, torch.float32)
 
     def rounded(x: Tensor) -> Tensor:
-        return x.to(q.dtype).float()
+        return x.to(q.dtype).to(accumulator)
 
-    queries, gradient = q.float(), grad_out.float()
-    keys = k.repeat_interleave(group, dim=1).float()
-    values = v.repeat_interleave(group, dim=1).float()
+    queries, gradient = q.to(accumulator), grad_out.to(accumulator)
+    keys = k.repeat_interleave(group, dim=1).to(accumulator)
+    values = v.repeat_interleave(group, dim=1).to(accumulator)
     length = q.shape[-2]
     future = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(diagonal=1)
     scores = (queries @ keys.transpose(-1, -2) * scale).masked_fill(future, -math.inf)
@@ -53,4 +55,5 @@ def flash_backward(q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor) -> dict[st
 
 def _sum_groups(x: Tensor, group: int) -> Tensor:
     """Sum the query heads that share a key-value head: ``[B, N, T, D] -> [B, K, T, D]``."""
-    return x.unflatten(1, (-1, group)).sum(2)
+    batch, heads, length, size = x.shape
+    return x.reshape(batch, heads // group, group, length, size).sum(2)

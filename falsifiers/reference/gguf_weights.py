@@ -9,6 +9,7 @@ specification of ggml (docs/gguf.md).
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,32 @@ _IN_BLOCK = {
 }
 
 
+class _Reader(gguf.GGUFReader):
+    """The library's reader over a plain array: slicing a `numpy.memmap` costs three times as much,
+    and a vocabulary takes a million slices."""
+
+    @property  # type: ignore[override]
+    def data(self) -> NDArray[Any]:
+        return self._plain
+
+    @data.setter
+    def data(self, mapped: NDArray[Any]) -> None:
+        self._plain = mapped.view(np.ndarray)
+
+
+@lru_cache(maxsize=1)
+def open_file(path: Path) -> gguf.GGUFReader:
+    """A GGUF file with its metadata parsed; the latest one is kept.
+
+    Raises:
+        OracleInputError: not a GGUF file.
+    """
+    try:
+        return _Reader(path)
+    except (OSError, ValueError) as error:
+        raise OracleInputError(f"{path}: not a readable GGUF file ({error})") from error
+
+
 def load(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration and parameters (float32, CPU, by Hugging Face name) of a GGUF file.
 
@@ -51,10 +78,7 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         OracleInputError: not a GGUF file, of another architecture, or with tensors that the
             architecture does not have.
     """
-    try:
-        reader = gguf.GGUFReader(path)
-    except (OSError, ValueError) as error:
-        raise OracleInputError(f"{path}: not a readable GGUF file ({error})") from error
+    reader = open_file(path)
     config = _configuration(reader, path)
     parameters = {}
     for tensor in reader.tensors:

@@ -55,7 +55,7 @@ class _BoundedReader(gguf.GGUFReader):
     times to read a vocabulary, and each slice of a `numpy.memmap` costs three times as much.
     """
 
-    @property
+    @property  # type: ignore[override]
     def data(self) -> np.ndarray[Any, Any]:
         """The bytes of the file."""
         return self._data
