@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,13 @@ def test_the_index_does_not_depend_on_the_order_of_runs(tmp_path: Path) -> None:
 def test_no_runs_make_an_index_that_says_so() -> None:
     """It is the state of a new suite, and no error."""
     assert "No runs yet." in render_index([], None)
+
+
+def test_subjects_are_kept_apart(tmp_path: Path) -> None:
+    """A held row of one trainer does not stand in for a falsified row of another."""
+    ours = run_on(tmp_path, MONDAY, row("falsified"))
+    newer = run_on(tmp_path, TUESDAY, row("held"))
+    theirs = replace(newer, header=replace(newer.header, subject="theirs"))
+    index = render_index([ours, theirs], None)
+    assert "## Gates of theirs" in index
+    assert "| FALSIFIED |" in index
