@@ -11,13 +11,16 @@ from torch import Tensor
 def relative_error(value: Tensor, reference: Tensor) -> float:
     """‖value − reference‖ / ‖reference‖ in float64; 0 when both are zero.
 
-    NaN on either side gives NaN, which no claim accepts.
+    NaN on either side gives NaN, which no claim accepts. Another shape is infinitely wrong, and
+    not broadcast: one right row would then stand for all of them.
     """
-    exact = reference.detach().double().cpu()
-    difference = (value.detach().double().cpu() - exact).norm().item()
-    size = exact.norm().item()
+    if value.shape != reference.shape:
+        return math.inf
+    exact = reference.detach().double()
+    difference = float((value.detach().to(exact.device).double() - exact).norm())
+    size = float(exact.norm())
     if size == 0.0:
-        return 0.0 if difference == 0.0 else math.inf
+        return 0.0 if difference == 0.0 else difference * math.inf
     return difference / size
 
 

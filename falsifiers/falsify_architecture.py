@@ -36,8 +36,11 @@ def falsify_wrong_count_is_refused_when_optimized(
     import subprocess
 
     from aprverify.planting import launch_command
+    from falsifiers.subject import NotSupported
 
     config = json.dumps({**configuration, case.field: case.value})
     command = launch_command("falsifiers.probe_count", subject.target, config, flags=("-O",))
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    if "not_supported" in found:
+        raise NotSupported(found["not_supported"])
     measured(refused=found["refused"], message=found["message"], optimized=found["optimized"])

@@ -7,21 +7,28 @@ import os
 import threading
 import time
 from types import TracebackType
+from typing import Any
 
-import pynvml
+import pynvml  # type: ignore[import-untyped]
 
 PERIOD_S = 0.1
 
 
 class UtilisationReader:
-    """Samples the first visible GPU through NVML in a thread of its own."""
+    """Samples the first visible GPU through NVML in a thread of its own.
+
+    Entering raises `pynvml.NVMLError` where NVML cannot be asked: a reader that measures nothing
+    must not look like a trainer that disagrees with it.
+    """
 
     def __init__(self) -> None:
+        self._handle: Any = None
         self._samples: list[tuple[float, float]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> UtilisationReader:
+        self._handle = _first_visible()
         self._thread.start()
         return self
 
@@ -43,9 +50,14 @@ class UtilisationReader:
         return sum(late) / len(late)
 
     def _sample(self) -> None:
-        pynvml.nvmlInit()
-        index = int(os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0] or 0)
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         while not self._stop.wait(PERIOD_S):
-            percent = float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+            percent = float(pynvml.nvmlDeviceGetUtilizationRates(self._handle).gpu)
             self._samples.append((time.monotonic(), percent))
+
+
+def _first_visible() -> Any:
+    pynvml.nvmlInit()
+    selector = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+    if selector.startswith("GPU-"):
+        return pynvml.nvmlDeviceGetHandleByUUID(selector)
+    return pynvml.nvmlDeviceGetHandleByIndex(int(selector or 0))

@@ -13,6 +13,7 @@ import sys
 from dataclasses import asdict
 
 from falsifiers.refusals import attempt
+from falsifiers.subject import NotSupported
 
 
 def main() -> None:
@@ -21,9 +22,15 @@ def main() -> None:
     module, _, attribute = target.partition(":")
     subject = getattr(importlib.import_module(module), attribute)()
     config = json.loads(configuration)
-    refusal = attempt(
-        lambda: subject.build_pretrain(device="cpu", dtype="float32", seed=0, from_scratch=config)
-    )
+    try:
+        refusal = attempt(
+            lambda: subject.build_pretrain(
+                device="cpu", dtype="float32", seed=0, from_scratch=config
+            )
+        )
+    except NotSupported as error:
+        print(json.dumps({"not_supported": str(error)}))
+        return
     print(json.dumps({**asdict(refusal), "optimized": not __debug__}))
 
 

@@ -16,7 +16,10 @@ SUITE = Suite(
     falsifiers_dir=_HERE,
     package="falsifiers",
     defects_dir=_HERE / "defects",
-    subjects={"bundled": "falsifiers.adapters.bundled:BundledSubject"},
+    subjects={
+        "bundled": "falsifiers.adapters.bundled:BundledSubject",
+        "transformers": "falsifiers.adapters.transformers_models:TransformersSubject",
+    },
     canary="falsifiers.canary:measure",
     on_plant="falsifiers.canary:reset_compiler",
     assets_file=_HERE / "assets.yaml",

@@ -7,7 +7,6 @@ overrides the one method that it spoils. So it works on anybody's trainer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from aprverify.planting import Plant
@@ -38,13 +37,14 @@ class SubjectWrapper:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def build(self, config: Configuration, **options: Any) -> Any:
+    def build(self, config: Configuration, *, device: str, **options: Any) -> Any:
         """Build, then wrap."""
-        return self._instance(self.inner.build(config, **options), self.plant)
+        return self._instance(self.inner.build(config, device=device, **options), self.plant)
 
-    def build_pretrain(self, **options: Any) -> Any:
+    def build_pretrain(self, *, device: str, dtype: str, seed: int, **options: Any) -> Any:
         """Build, then wrap."""
-        return self._instance(self.inner.build_pretrain(**options), self.plant)
+        built = self.inner.build_pretrain(device=device, dtype=dtype, seed=seed, **options)
+        return self._instance(built, self.plant)
 
 
 def wrap_instances(plant: Plant, instance: type[InstanceWrapper]) -> None:
@@ -52,9 +52,7 @@ def wrap_instances(plant: Plant, instance: type[InstanceWrapper]) -> None:
     plant.wrap_subject(lambda subject: SubjectWrapper(subject, plant, instance))
 
 
-def wrap_configuration(
-    plant: Plant, change: Callable[[dict[str, Any]], dict[str, Any]]
-) -> None:
+def wrap_configuration(plant: Plant, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Let the subject build `change(configuration)` while the falsifier asked for another."""
 
     class Changed(SubjectWrapper):
@@ -62,19 +60,5 @@ def wrap_configuration(
             other = change(dict(config))
             plant.effect(other != dict(config))
             return self.inner.build(other, **options)
-
-    plant.wrap_subject(lambda subject: Changed(subject, plant))
-
-
-def wrap_weight_file(plant: Plant, change: Callable[[Path], Path]) -> None:
-    """Let the subject load ``change(path)`` instead of the weight file it was given."""
-
-    class Changed(SubjectWrapper):
-        def build_pretrain(self, **options: Any) -> Any:
-            if options.get("init_path") is not None:
-                other = change(options["init_path"])
-                plant.effect(other != options["init_path"])
-                options["init_path"] = other
-            return self.inner.build_pretrain(**options)
 
     plant.wrap_subject(lambda subject: Changed(subject, plant))

@@ -79,6 +79,9 @@ class BundledInstance:
         own = dict(self._trainer.model.named_parameters())
         with torch.no_grad():
             for name, value in values.items():
+                if value.shape != own[name].shape:
+                    shapes = f"{list(value.shape)}, not {list(own[name].shape)}"
+                    raise ValueError(f"{name}: {shapes}; pass a tensor of the parameter's shape")
                 own[name].copy_(value)
 
     def logits(self, tokens: Tensor) -> Tensor:
@@ -129,7 +132,8 @@ class BundledInstance:
 
     def on_gradient(self, name: str, hook: GradientHook) -> None:
         """See the protocol."""
-        dict(self._trainer.model.named_parameters())[name].register_hook(hook)
+        parameter = dict(self._trainer.model.named_parameters())[name]
+        parameter.register_hook(hook)  # type: ignore[no-untyped-call]
 
 
 class BundledSubject:
@@ -271,7 +275,11 @@ class _Tracer:
         )
 
     def _own_gradients(
-        self, name: str, kind: str, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
+        self,
+        name: str,
+        kind: str,
+        parameters: Mapping[str, Tensor],
+        gradients: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
         if kind in ("embedding", "linear_cross_entropy"):
             return {}  # a tied table is shared: its gradient is checked end to end

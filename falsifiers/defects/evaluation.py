@@ -27,7 +27,7 @@ def eval_labels_are_inputs(plant: Plant) -> None:
     """Evaluate with targets that equal the inputs."""
     from importlib import import_module
 
-    batches = import_module("trainer.batch")
+    batches: Any = import_module("trainer.batch")
 
     def make(original: Any) -> Any:
         def eval_batch(trainer: Any, batch: Any) -> Any:

@@ -96,7 +96,7 @@ def populate_gap_last_layer(plant: Plant) -> None:
 @defect(
     "populate-not-strict",
     kind=SOURCE,
-    imitates="load_state_dict(strict=False)",
+    imitates="torch's load_state_dict with strict=False",
     symptom="tensors that are missing, surplus or misshapen are passed over in silence",
     hidden="whatever fits is loaded, and the loss falls",
 )
@@ -192,7 +192,7 @@ def refusal_unnamed(plant: Plant) -> None:
     kind=SOURCE,
     imitates="the seed's hazard: weights without architecture fall back to Llama-370M",
     symptom="one of init_arch and init_path is accepted without the other",
-    hidden="something trains",
+    hidden="some model trains, and its loss falls",
 )
 def unpaired_init(plant: Plant) -> None:
     """Take the check out."""
@@ -215,7 +215,7 @@ class _Unbuilt:
 @defect(
     "encoder-accepted",
     kind=SOURCE,
-    imitates="the seed, FALSIFY-APR-PRETRAIN-ARCH-007",
+    imitates="the seed: an encoder trained as a decoder (FALSIFY-APR-PRETRAIN-ARCH-007)",
     symptom="an encoder configuration passes the builder's check",
     hidden="an encoder's weights load into a decoder of the same shapes and train",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from aprverify.planting import PROTOCOL, SOURCE, Plant, defect
 from falsifiers.wrapping import InstanceWrapper, wrap_instances
@@ -11,7 +11,7 @@ from falsifiers.wrapping import InstanceWrapper, wrap_instances
 class _LogAltered(InstanceWrapper):
     """Rewrites the logged metrics."""
 
-    fields: dict[str, Any] = {}
+    fields: ClassVar[dict[str, Any]] = {}
 
     def run(self, *arguments: Any, **options: Any) -> Any:
         """The run with other metrics in its log."""
@@ -24,23 +24,23 @@ class _LogAltered(InstanceWrapper):
 
 
 class _Placeholder(_LogAltered):
-    fields = {"train_loss": 1.0, "grad_norm": 1.0}
+    fields: ClassVar[dict[str, Any]] = {"train_loss": 1.0, "grad_norm": 1.0}
 
 
 class _ConstantNorm(_LogAltered):
-    fields = {"grad_norm": 1.0}
+    fields: ClassVar[dict[str, Any]] = {"grad_norm": 1.0}
 
 
 class _MadeUpThroughput(_LogAltered):
-    fields = {"tokens_per_sec": 100_000.0}
+    fields: ClassVar[dict[str, Any]] = {"tokens_per_sec": 100_000.0}
 
 
 class _MadeUpUtilisation(_LogAltered):
-    fields = {"gpu_util_pct": 50.3, "gpu_util_absent_reason": None}
+    fields: ClassVar[dict[str, Any]] = {"gpu_util_pct": 50.3, "gpu_util_absent_reason": None}
 
 
 class _UnexplainedUtilisation(_LogAltered):
-    fields = {"gpu_util_pct": None, "gpu_util_absent_reason": None}
+    fields: ClassVar[dict[str, Any]] = {"gpu_util_pct": None, "gpu_util_absent_reason": None}
 
 
 @defect(

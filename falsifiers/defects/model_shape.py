@@ -109,7 +109,7 @@ class _CountRefusalIgnored(SubjectWrapper):
     kind=PROTOCOL,
     imitates="the seed's release build, which never checks",
     symptom="a model of any size is trained as Llama-370M",
-    hidden="it trains",
+    hidden="a larger or smaller model trains all the same",
 )
 def count_not_checked(plant: Plant) -> None:
     """See the class."""
@@ -121,7 +121,7 @@ def count_not_checked(plant: Plant) -> None:
     kind=SOURCE,
     imitates="the seed's release build, which never checks",
     symptom="the builder counts nothing",
-    hidden="it trains",
+    hidden="a larger or smaller model trains all the same",
 )
 def count_check_removed(plant: Plant) -> None:
     """Take the check out, and stop where the model would be built."""

@@ -108,9 +108,7 @@ def weight_file_theta_changed(plant: Plant) -> None:
     """Build with another theta and the file's weights."""
 
     class Changed(SubjectWrapper):
-        def build_pretrain(
-            self, *, device: str, dtype: str, seed: int, **options: Any
-        ) -> Any:
+        def build_pretrain(self, *, device: str, dtype: str, seed: int, **options: Any) -> Any:
             loaded = self.inner.build_pretrain(device=device, dtype=dtype, seed=seed, **options)
             theta = loaded.config["rope_theta"] / 2
             config = {**loaded.config, "rope_theta": theta}
