@@ -29,8 +29,8 @@ from aprverify.suite import Suite
 _USAGE = 2
 _EXIT_CODES = """\
 exit codes: 0 nothing is FALSIFIED, VACUOUS or BROKEN; 1 falsified; 2 usage, or the contracts have
-problems; 3 vacuous; 4 broken; 5 required entries did not run; 6 nothing reached a verdict; 7 the run
-is refused as evidence; 130 stopped"""
+problems; 3 vacuous; 4 broken; 5 required entries did not run; 6 nothing reached a verdict; 7 the
+run is refused as evidence; 130 stopped"""
 
 
 def add_parser(subparsers: Any) -> None:
