@@ -6,14 +6,15 @@ import os
 from dataclasses import dataclass
 from functools import cache
 
-import pynvml
+import pynvml  # type: ignore[import-untyped]
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU. `selector` is what ``CUDA_VISIBLE_DEVICES`` calls it."""
+    """One GPU. ``CUDA_VISIBLE_DEVICES`` calls it by its index, or by its UUID or a part of that."""
 
     selector: str
+    uuid: str
     name: str
     memory_gib: float
     compute_capability: str
@@ -26,13 +27,17 @@ def visible_gpus() -> tuple[Gpu, ...]:
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
     if wanted is None:
         return gpus
-    by_index = {gpu.selector: gpu for gpu in gpus}
     visible = []
     for selector in (part.strip() for part in wanted.split(",")):
-        if selector not in by_index:
+        named = [g for g in gpus if selector == g.selector or _is_uuid(selector, g)]
+        if len(named) != 1:
             break  # CUDA ignores everything from the first unknown entry on
-        visible.append(by_index[selector])
+        visible += named
     return tuple(visible)
+
+
+def _is_uuid(selector: str, gpu: Gpu) -> bool:
+    return selector.startswith("GPU-") and gpu.uuid.startswith(selector)
 
 
 @cache
@@ -58,4 +63,5 @@ def _gpu(index: int) -> Gpu:
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total / 2**30
     name = str(pynvml.nvmlDeviceGetName(handle))
-    return Gpu(str(index), name, round(memory, 1), f"{major}.{minor}")
+    uuid = str(pynvml.nvmlDeviceGetUUID(handle))
+    return Gpu(str(index), uuid, name, round(memory, 1), f"{major}.{minor}")

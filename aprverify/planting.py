@@ -15,6 +15,7 @@ output, was not in force, and its entry is broken rather than survived.
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -83,19 +84,22 @@ class Plant:
             for attribute in owners:
                 owner = getattr(owner, attribute)
             original = getattr(owner, name)
-        except (ImportError, AttributeError) as error:
-            raise PlantingError(f"{self.defect.id}: nothing to patch at {target}: {error}") from None
-        inherited = name not in vars(owner)
-        raw = vars(owner).get(name)
-        setattr(owner, name, make(original))
-
-        def undo() -> None:
-            if inherited:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, raw)
-
-        self._undo.append(undo)
+            own = vars(owner)
+        except (ImportError, AttributeError, TypeError) as error:
+            detail = f"{self.defect.id}: nothing to patch at {target}: {error}"
+            raise PlantingError(detail) from None
+        inherited, raw = name not in own, own.get(name)
+        replacement = make(original)
+        if isinstance(owner, type):
+            replacement = _bound_alike(inspect.getattr_static(owner, name), replacement)
+        try:
+            setattr(owner, name, replacement)
+        except (AttributeError, TypeError) as error:
+            detail = f"{self.defect.id}: {target} cannot be replaced: {error}"
+            raise PlantingError(detail) from None
+        self._undo.append(
+            (lambda: delattr(owner, name)) if inherited else (lambda: setattr(owner, name, raw))
+        )
 
     def wrap_subject(self, wrap: Callable[[Any], Any]) -> None:
         """Put ``wrap(subject)`` between the falsifier and the subject."""
@@ -121,13 +125,21 @@ class Plant:
             self._undo.pop()()
 
 
+def _bound_alike(original: Any, replacement: Any) -> Any:
+    """`replacement` as a static method where `original` takes no instance either."""
+    unbound = (staticmethod, classmethod)
+    if isinstance(original, unbound) and not isinstance(replacement, unbound):
+        return staticmethod(replacement)  # the bound class method that `make` got has its class
+    return replacement
+
+
 def defect(
     id: str, *, kind: str, imitates: str, symptom: str, hidden: str
 ) -> Callable[[Callable[[Plant], None]], Defect]:
     """Declare the decorated function to be a defect; the module's attribute becomes a `Defect`."""
 
     def declare(plant: Callable[[Plant], None]) -> Defect:
-        path = Path(plant.__code__.co_filename)
+        path = Path(plant.__code__.co_filename).resolve()
         return Defect(id, kind, imitates, symptom, hidden, plant, path)
 
     return declare
@@ -149,10 +161,11 @@ def load_defects(suite: Suite) -> dict[str, Defect]:
         except Exception as error:
             raise PlantingError(f"{path}: cannot be imported: {error!r}") from error
         for value in vars(module).values():
-            if isinstance(value, Defect) and value.path == path:
-                if value.id in found:
-                    raise PlantingError(f"{path}: defect {value.id} stands also in {found[value.id].path}")
-                found[value.id] = value
+            if not isinstance(value, Defect) or value.path != path.resolve():
+                continue  # imported from another module
+            if found.setdefault(value.id, value) is not value:
+                other = found[value.id].path
+                raise PlantingError(f"{path}: defect {value.id} stands also in {other}")
     return found
 
 
@@ -188,7 +201,8 @@ def launch_command(module: str, *arguments: str, flags: tuple[str, ...] = ()) ->
     if not active:
         return [*python, module, *arguments]
     suite, plant, report = active[-1]
-    return [*python, "aprverify.launch", suite.name, plant.defect.id, str(report), module, *arguments]
+    launcher = ["aprverify.launch", suite.name, plant.defect.id, str(report)]
+    return [*python, *launcher, module, *arguments]
 
 
 def call_by_name(target: str) -> Any:

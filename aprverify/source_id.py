@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +22,7 @@ from aprverify.suite import Suite
 Named = tuple[str, Path]
 
 
-def source_id(suite: Suite, entry: Entry, subject: str, defects: dict[str, Defect]) -> str:
+def source_id(suite: Suite, entry: Entry, subject: str, defects: Mapping[str, Defect]) -> str:
     """SHA-256 over (path, SHA-256 of bytes) of the files that `entry` depends on, in path order.
 
     `subject` is the subject's ``module:attribute``; the files of its own package count too.
@@ -32,14 +32,14 @@ def source_id(suite: Suite, entry: Entry, subject: str, defects: dict[str, Defec
     files = {_named(suite.root, path) for path in _data_files(suite, entry)}
     for module in (f"{suite.package}.{entry.test.module}", subject_module):
         files |= _closure(roots, module)
-    if entry.defect:
+    if entry.defect is not None and entry.defect in defects:
         path = defects[entry.defect].path.relative_to(suite.root).with_suffix("")
         files |= _closure(roots, ".".join(path.parts))
     return digest_files(frozenset(files))
 
 
 def current_source_ids(
-    suite: Suite, entries: Iterable[Entry], subject: str, defects: dict[str, Defect]
+    suite: Suite, entries: Iterable[Entry], subject: str, defects: Mapping[str, Defect]
 ) -> dict[str, str]:
     """The source id of every entry's key, as the files stand now."""
     return {e.key: source_id(suite, e, subject, defects) for e in entries}
@@ -75,9 +75,10 @@ def _roots(suite: Suite, subject_module: str) -> frozenset[Named]:
     package = subject_module.partition(".")[0]
     if package not in roots:
         spec = find_spec(package)
-        if spec is not None and spec.origin is not None:
-            folder = Path(spec.origin).parent
-            roots[package] = folder.parent if spec.submodule_search_locations else folder
+        if spec is not None and spec.submodule_search_locations:
+            roots[package] = Path(next(iter(spec.submodule_search_locations))).parent
+        elif spec is not None and spec.origin is not None:
+            roots[package] = Path(spec.origin).parent
     return frozenset(roots.items())
 
 
@@ -110,7 +111,7 @@ def _module_file(roots: dict[str, Path], name: str) -> Named | None:
     if root is None:
         return None
     base = root.joinpath(*parts)
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
+    for path in (base / "__init__.py", base.with_name(f"{base.name}.py")):
         if path.is_file():
             return _named(root, path)
     return None
@@ -120,7 +121,11 @@ def _module_file(roots: dict[str, Path], name: str) -> Named | None:
 def _imports(path: Path, name: str) -> tuple[str, ...]:
     package = name if path.stem == "__init__" else name.rpartition(".")[0]
     found: list[str] = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return ()  # its own bytes count, and it cannot be imported anyway
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

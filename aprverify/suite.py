@@ -78,7 +78,12 @@ def find_suite(name: str) -> Suite:
     entry_points = metadata.entry_points(group=GROUP)
     for entry_point in entry_points:
         if entry_point.name == name:
-            suite = entry_point.load()
+            try:
+                suite = entry_point.load()
+            except (ImportError, AttributeError) as error:
+                raise SuiteError(
+                    f"suite {name}: cannot load {entry_point.value}: {error}"
+                ) from None
             if not isinstance(suite, Suite):
                 raise SuiteError(f"entry point {entry_point.value} is no aprverify.suite.Suite")
             return suite

@@ -1,4 +1,4 @@
-"""``aprverify lint``: everything wrong with the contracts and their bindings, and how to mend it."""
+"""``aprverify lint``: everything wrong with contracts and their bindings, and how to mend it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,5 @@ def run(args: argparse.Namespace) -> int:
 def _file(path: Path, configurations: dict[str, dict[str, Any]]) -> list[Problem]:
     try:
         return lint_document(read_document(path), configurations)
-    except OSError as error:
-        return [Problem(path, 1, f"cannot be read: {error.strerror}", "check the path")]
     except DocumentError as error:
         return [Problem(path, error.line, str(error), error.fix)]

@@ -23,7 +23,11 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the overview, or each id in full; 2 for an unknown id."""
-    contracts = load_suite(args.suite).contracts
+    loaded = load_suite(args.suite)
+    contracts = loaded.contracts
+    if loaded.problems:
+        missing = "whatever has a problem may be missing here; see `aprverify lint`"
+        print(f"aprverify: {len(loaded.problems)} problems: {missing}", file=sys.stderr)
     if not args.ids:
         for contract in contracts:
             _overview(contract)

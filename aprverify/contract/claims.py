@@ -44,8 +44,11 @@ _FUNCTIONS: dict[str, tuple[int, int, Callable[..., float]]] = {
 }
 KEYWORDS = frozenset({"and", "or", "not", "in", "contains", "matches", "true", "false"})
 RESERVED = KEYWORDS | _FUNCTIONS.keys()
+# Nobody reads a longer claim, and the parser recurses: these keep it far from Python's own limit.
+_MOST_TOKENS = 256
+_DEEPEST = 24
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)"
+    r"\s*(?:(?P<number>[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?)"
     r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)"
     r"|(?P<string>\"[^\"]*\"|'[^']*')"
     r"|(?P<op>\*\*|<=|>=|==|[-+*/()<>,\[\]]))"
@@ -114,6 +117,7 @@ class _Parser:
     text: str
     tokens: list[tuple[str, str, int, int]] = field(default_factory=list)
     position: int = 0
+    depth: int = 0
 
     def __post_init__(self) -> None:
         at = 0
@@ -121,10 +125,15 @@ class _Parser:
         while at < len(stripped):
             match = _TOKEN.match(stripped, at)
             if match is None or match.lastgroup is None:
-                raise ClaimSyntaxError(at + 1, f"cannot read {stripped[at:].strip()[:12]!r}")
+                rest = stripped[at:].lstrip()
+                column = len(stripped) - len(rest) + 1
+                raise ClaimSyntaxError(column, f"cannot read {rest[:12]!r}")
             kind = match.lastgroup
             self.tokens.append((kind, match[kind], match.start(kind), match.end(kind)))
             at = match.end()
+        if len(self.tokens) > _MOST_TOKENS:
+            column = self.tokens[_MOST_TOKENS][2] + 1
+            raise ClaimSyntaxError(column, f"more than {_MOST_TOKENS} words: write several claims")
 
     @property
     def _next(self) -> tuple[str, str, int, int]:
@@ -145,14 +154,20 @@ class _Parser:
 
     def _unexpected(self, wanted: str) -> ClaimSyntaxError:
         _, text, start, _ = self._next
-        return ClaimSyntaxError(start + 1, f"{wanted}, found {text!r}" if text else f"{wanted} at the end")
+        return ClaimSyntaxError(
+            start + 1, f"{wanted}, found {text!r}" if text else f"{wanted} at the end"
+        )
 
     def claim(self) -> list[Comparison]:
         comparisons = self._comparison()
         while self._take("and"):
             comparisons += self._comparison()
         if self._next[0] != "end":
-            hint = " (claims know `and` only: write two claims)" if self._next[1] in ("or", "not") else ""
+            hint = (
+                " (claims know `and` only: write two claims)"
+                if self._next[1] in ("or", "not")
+                else ""
+            )
             raise self._unexpected(f"expected `and` or the end{hint}")
         return comparisons
 
@@ -200,7 +215,7 @@ class _Parser:
         if op == "matches":
             try:
                 re.compile(text[1:-1])
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ClaimSyntaxError(column + 1, f"not a regular expression: {error}") from None
         return Comparison(self._since(start), op, left, Node("string", text[1:-1]))
 
@@ -227,11 +242,16 @@ class _Parser:
         return node
 
     def _factor(self) -> Node:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise self._unexpected(f"nested deeper than {_DEEPEST}")
         if self._take("-"):
-            return Node("negate", None, (self._factor(),))
-        node = self._atom()
-        if self._take("**"):
-            return Node("**", None, (node, self._factor()))
+            node = Node("negate", None, (self._factor(),))
+        else:
+            node = self._atom()
+            if self._take("**"):
+                node = Node("**", None, (node, self._factor()))
+        self.depth -= 1
         return node
 
     def _atom(self) -> Node:
@@ -244,7 +264,7 @@ class _Parser:
             raise self._unexpected("expected a value")
         self.position += 1
         if kind == "number":
-            return Node("number", int(text) if text.isdigit() else float(text))
+            return Node("number", self._number(text, start))
         if kind == "string":
             return Node("string", text[1:-1])
         if text in ("true", "false"):
@@ -254,7 +274,15 @@ class _Parser:
         if text in KEYWORDS:
             self.position -= 1
             raise self._unexpected("expected a value")
+        if self._next[1] == "(":
+            known = ", ".join(_FUNCTIONS)
+            raise ClaimSyntaxError(start + 1, f"no function {text!r}, only {known}")
         return Node("name", text)
+
+    def _number(self, text: str, start: int) -> int | float:
+        if math.isinf(float(text)):
+            raise ClaimSyntaxError(start + 1, f"{text[:12]} is beyond the largest number")
+        return int(text) if text.isdigit() else float(text)
 
     def _call(self, function: str, start: int) -> Node:
         self._need("(")
@@ -264,7 +292,8 @@ class _Parser:
         self._need(")")
         least, most, _ = _FUNCTIONS[function]
         if not least <= len(arguments) <= most:
-            raise ClaimSyntaxError(start + 1, f"{function} takes {least} to {most} arguments")
+            takes = "1 argument" if most == 1 else f"{least} to {most} arguments"
+            raise ClaimSyntaxError(start + 1, f"{function} takes {takes}")
         return Node("call", function, tuple(arguments))
 
 
@@ -317,7 +346,11 @@ def compare(op: str, observed: Any, bound: Any) -> bool:
     if not (_finite(observed) and _finite(bound)):
         return False
     if op == "in":
-        return any(type(observed) is type(item) and observed == item for item in bound)
+        # 1 and 1.0 are one number; true is none.
+        return any(
+            isinstance(observed, bool) is isinstance(item, bool) and observed == item
+            for item in bound
+        )
     if op == "contains":
         return bound in observed
     if op == "matches":
@@ -387,7 +420,8 @@ def _arithmetic(node: Node, operands: Sequence[float]) -> float:
             return operands[0] * operands[1]
         case "/":
             return operands[0] / operands[1]
-    power = float(operands[0]) ** float(operands[1])
+    # Floats overflow at once, where integers would compute for years.
+    power: float | complex = float(operands[0]) ** float(operands[1])
     if isinstance(power, complex):
         raise ValueError("a root of a negative number")
     return power

@@ -11,39 +11,43 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Path_ = tuple[str | int, ...]
+_COLLECTION_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
 class _CoreSchemaLoader(_Base):  # type: ignore[misc]
     """PyYAML's parser with the implicit resolvers of the YAML 1.2 core schema."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
 
-def _resolve(tag: str, pattern: str, first: str) -> None:
+def _resolve(tag: str, pattern: str, first: list[str]) -> None:
+    """`first`: the characters that such a scalar may begin with, "" for the empty one."""
     _CoreSchemaLoader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), list(first)
+        f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), first
     )
 
 
-_resolve("null", r"~|null|Null|NULL|", "~nN\0")
-_CoreSchemaLoader.yaml_implicit_resolvers.setdefault("", []).append(
-    ("tag:yaml.org,2002:null", re.compile("^$"))
-)
-_resolve("bool", r"true|True|TRUE|false|False|FALSE", "tTfF")
-_resolve("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789")
+_resolve("null", r"~|null|Null|NULL|", ["~", "n", "N", ""])
+_resolve("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"])
+_resolve("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", [*"-+0123456789"])
 _resolve(
     "float",
     r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-    "-+0123456789.",
+    [*"-+0123456789."],
 )
+
+# Far beyond any contract. The C parser recurses without a limit of its own, and a few aliases of
+# aliases would otherwise be written out into more nodes than there is memory for.
+_DEEPEST = 40
+_MOST_NODES = 100_000
 
 
 class DocumentError(Exception):
@@ -74,24 +78,41 @@ def read_document(path: Path) -> Document:
     """Read one YAML file.
 
     Raises:
-        DocumentError: not UTF-8, not YAML, several documents, a duplicate key or a recursive alias.
+        DocumentError: not readable, not UTF-8, not YAML, several documents, a duplicate key, a
+            recursive alias, or more than anybody would write.
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DocumentError(1, f"cannot be read: {error.strerror}", "check the path") from None
     except UnicodeDecodeError as error:
-        raise DocumentError(1, f"not UTF-8: {error.reason}", "save the file as UTF-8") from None
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DocumentError(line, f"not UTF-8: {error.reason}", "save the file as UTF-8") from None
     try:
+        _check_depth(text)
         node = yaml.compose(text, Loader=_CoreSchemaLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         raise DocumentError(line, f"not YAML: {error.problem}", "mend the syntax") from None
     except yaml.YAMLError as error:
-        raise DocumentError(1, f"not YAML: {error}", "mend the syntax") from None
+        reason = str(error).partition("\n")[0]
+        raise DocumentError(1, f"not YAML: {reason}", "mend the syntax") from None
     if node is None:
         raise DocumentError(1, "the file is empty", "write a contract, or delete the file")
     lines: dict[Path_, int] = {}
     return Document(path, _build(node, (), lines, ()), lines)
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    event: Any
+    for event in yaml.parse(text, Loader=_CoreSchemaLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            line = event.start_mark.line + 1
+            raise DocumentError(line, f"nested deeper than {_DEEPEST}", "write it flatter")
 
 
 def _build(
@@ -99,10 +120,15 @@ def _build(
 ) -> Any:
     line = node.start_mark.line + 1
     lines[path] = line
+    if len(lines) > _MOST_NODES:
+        what = f"more than {_MOST_NODES} values once its aliases are written out"
+        raise DocumentError(line, what, "use fewer aliases")
     if any(node is ancestor for ancestor in ancestors):
         raise DocumentError(line, "an alias refers to itself", "write the value out")
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node, line)
+    if node.tag not in _COLLECTION_TAGS:
+        raise DocumentError(line, f"the tag {node.tag} is not known here", "drop the tag")
     ancestors = (*ancestors, node)
     if isinstance(node, yaml.SequenceNode):
         return [_build(item, (*path, i), lines, ancestors) for i, item in enumerate(node.value)]
@@ -142,7 +168,7 @@ def _scalar(node: yaml.ScalarNode, line: int) -> Any:
             case "int":
                 return int(text, 0 if text[:2] in ("0o", "0x") else 10)
             case "float":
-                return float(text.replace(".inf", "inf").replace(".nan", "nan").lower())
+                return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
             case "str":
                 return text
     except ValueError:

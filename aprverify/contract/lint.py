@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -17,6 +18,7 @@ from typing import Any
 
 import jsonschema
 
+from aprverify.assets import RegistryError, read_registry
 from aprverify.contract.claims import (
     ORDER,
     RESERVED,
@@ -64,27 +66,39 @@ def load_suite(suite: Suite) -> Loaded:
         what = "no contract in this folder"
         loaded.problems.append(Problem(suite.contracts_dir, 1, what, "add a contract file"))
     loaded.configurations = _configurations(suite, loaded.problems)
-    documents = []
+    owners: dict[str, Path] = {}
     for path in paths:
-        try:
-            documents.append(read_document(path))
-        except DocumentError as error:
-            loaded.problems.append(Problem(path, error.line, str(error), error.fix))
-    for document in documents:
-        problems = lint_document(document, loaded.configurations)
+        problems, contract = _load(path, loaded.configurations, owners)
         loaded.problems += problems
-        if not problems:
-            lines = _test_lines(document)
-            loaded.contracts.append(build_contract(document.data, document.path, lines))
-    loaded.problems += _duplicates_between(loaded.contracts)
+        loaded.contracts += [contract] if contract else []
+    loaded.problems += _unknown_assets(suite, loaded.contracts)
     loaded.problems += _unbound(suite, loaded.contracts, complete=not loaded.problems)
     loaded.problems += _unknown_defects(suite, loaded.contracts)
     return loaded
 
 
+def _load(
+    path: Path, configurations: Configurations, owners: dict[str, Path]
+) -> tuple[list[Problem], Contract | None]:
+    try:
+        document = read_document(path)
+    except DocumentError as error:
+        return [Problem(path, error.line, str(error), error.fix)], None
+    problems = lint_document(document, configurations)
+    # Two contracts with one id would leave two rows under one key: the later one is not run.
+    problems = problems or list(_duplicates_between(document, owners))
+    if problems:
+        return problems, None
+    return [], build_contract(document.data, path, _test_lines(document))
+
+
 def lint_document(document: Document, configurations: Configurations) -> list[Problem]:
     """Problems of one contract by itself: its form, then what it says."""
-    problems = [_schema_problem(document, error) for error in _schema_errors(document.data)]
+    if not isinstance(document.data, dict):
+        what = "a contract is a mapping, this file holds something else"
+        return [Problem(document.path, 1, what, "begin with `id: C-…`")]
+    errors = _validator().iter_errors(document.data)
+    problems = [_schema_problem(document, error) for error in errors]
     if problems:
         return sorted(problems)
     return sorted(_Linter(document, configurations).run())
@@ -94,12 +108,6 @@ def lint_document(document: Document, configurations: Configurations) -> list[Pr
 def _validator() -> Any:
     path = Path(__file__).resolve().parent.parent / "schemas" / "contract.schema.json"
     return jsonschema.Draft202012Validator(json.loads(path.read_text()))
-
-
-def _schema_errors(data: Any) -> Iterator[Any]:
-    if not isinstance(data, dict):
-        data = {"": data}
-    yield from _validator().iter_errors(data)
 
 
 def _schema_problem(document: Document, error: Any) -> Problem:
@@ -115,6 +123,9 @@ def _schema_problem(document: Document, error: Any) -> Problem:
         fix = f"did you mean {guess[0]!r}?" if guess else f"known here: {', '.join(known)}"
     elif error.validator == "required":
         fix = "add the field"
+    elif "propertyNames" in error.schema_path:
+        line = document.line(*path, error.instance)
+        fix = "a name is lower_case, with digits and underscores"
     return Problem(document.path, line, f"{where}: {error.message[:200]}", fix)
 
 
@@ -127,17 +138,23 @@ def _configurations(suite: Suite, problems: list[Problem]) -> dict[str, dict[str
     path = suite.configurations
     try:
         document = read_document(path)
-    except FileNotFoundError:
-        problems.append(Problem(path, 1, "there is no such file", "add the named configurations"))
-        return {}
     except DocumentError as error:
         problems.append(Problem(path, error.line, str(error), error.fix))
         return {}
-    configurations = document.data.get("configurations") if isinstance(document.data, dict) else None
+    data = document.data
+    configurations = data.get("configurations") if isinstance(data, dict) else None
     if not isinstance(configurations, dict):
         problems.append(Problem(path, 1, "no `configurations` mapping", "name: {field: value}"))
         return {}
-    return configurations
+    sound = {}
+    for name, fields in configurations.items():
+        if isinstance(fields, dict) and all(map(_is_value, fields.values())):
+            sound[name] = fields
+        else:
+            line = document.line("configurations", name)
+            what = f"configuration {name} is no mapping of fields to numbers, texts and booleans"
+            problems.append(Problem(path, line, what, "name: {field: value}"))
+    return sound
 
 
 @dataclass
@@ -152,6 +169,12 @@ class _Linter:
         data = self.document.data
         self._unique("invariants", "gates", "falsification_tests")
         invariants = {i["id"] for i in data["invariants"]}
+        self._invariants()
+        for name, body in self._constants().items():
+            if not _is_value(body["value"]):
+                self._add(
+                    f"constant {name} is not finite", "no claim could hold", "constants", name
+                )
         for i, gate in enumerate(data.get("gates", [])):
             self._gate(i, gate, invariants)
         for i, test in enumerate(data["falsification_tests"]):
@@ -171,15 +194,21 @@ class _Linter:
                     self._add(what, "give each its own id", section, i, "id")
                 seen.setdefault(item["id"], line)
 
+    def _tested(self) -> set[str]:
+        tests = self.document.data["falsification_tests"]
+        return {invariant for test in tests for invariant in test.get("invariants", [])}
+
+    def _invariants(self) -> None:
+        for i, invariant in enumerate(self.document.data["invariants"]):
+            if invariant["id"] not in self._tested():
+                fix = f"add `invariants: [{invariant['id']}]` to a falsification test"
+                self._add(f"no test names {invariant['id']}", fix, "invariants", i)
+
     def _gate(self, i: int, gate: Mapping[str, Any], invariants: set[str]) -> None:
-        tested = {v for t in self.document.data["falsification_tests"] for v in t.get("invariants", [])}
         for bound in gate["binds"]:
             where = ("gates", i, "binds")
             if bound not in invariants:
                 self._add(f"{gate['id']} binds {bound}, which is not here", "declare it", *where)
-            elif bound not in tested:
-                what = f"{gate['id']} binds {bound}, which no test names"
-                self._add(what, f"add `invariants: [{bound}]` to a falsification test", *where)
 
     def _test(self, i: int, test: Mapping[str, Any], invariants: set[str]) -> None:
         at = ("falsification_tests", i)
@@ -210,7 +239,9 @@ class _Linter:
             arch = case.parameters.get("arch")
             if arch is not None and arch not in self.configurations:
                 known = ", ".join(self.configurations)
-                self._add(f"{test['id']}: no configuration {arch!r}", f"known: {known}", *at, "cases")
+                self._add(
+                    f"{test['id']}: no configuration {arch!r}", f"known: {known}", *at, "cases"
+                )
         identities = [claim["id"] for claim in test["claims"]]
         for j, identity in enumerate(identities):
             if identity in identities[:j]:
@@ -237,24 +268,29 @@ class _Linter:
             ("measure", {n: b.get("type", "number") for n, b in test["measures"].items()}),
             ("constant", {n: _kind(b["value"]) for n, b in self._constants().items()}),
             ("tolerance", dict.fromkeys(test.get("tolerances", {}), "number")),
-            ("case parameter", _common_parameters(cases)),
+            ("case parameter", {name: "" for case in cases for name in case.parameters}),
+            ("configuration field", _common([self._fields(case) for case in cases])),
         ]
-        if all("arch" in case.parameters for case in cases):
-            first = next(iter(self.configurations.values()), {})
-            sources.append(("configuration field", {n: _kind(v) for n, v in first.items()}))
-        kinds: dict[str, str] = {}
+        # A parameter of some cases only can be no part of a claim, and may shadow nothing either.
+        kinds = _common([case.parameters for case in cases])
         origin: dict[str, str] = {}
         for source, names in sources:
             for name, kind in names.items():
-                if name in kinds or name in RESERVED:
-                    what = f"{test['id']}: {name} is a {source} and also a {origin.get(name, 'keyword')}"
+                other = "keyword" if name in RESERVED else origin.get(name)
+                if other:
+                    what = f"{test['id']}: {name} is a {source} and also a {other}"
                     self._add(what, "rename one: claims know each name once", *at)
-                kinds[name], origin[name] = kind, source
+                origin[name] = source
+                if kind:
+                    kinds[name] = kind
         for name, body in test["measures"].items():
             if body.get("type", "number") == "number" and "unit" not in body:
                 what = f"{test['id']}: measure {name} has no unit"
                 self._add(what, 'add `unit:`, "1" where it has none', *at, "measures", name)
         return kinds
+
+    def _fields(self, case: Case) -> Mapping[str, Any]:
+        return self.configurations.get(str(case.parameters.get("arch")), {})
 
     def _constants(self) -> Mapping[str, Any]:
         constants: Mapping[str, Any] = self.document.data.get("constants", {})
@@ -271,7 +307,8 @@ class _Linter:
         try:
             comparisons = parse_claim(claim["expr"])
         except ClaimSyntaxError as error:
-            self._add(f"{test['id']}, claim {claim['id']}: {error}", "see `aprverify.contract.claims`", *at)
+            what = f"{test['id']}, claim {claim['id']}: {error}"
+            self._add(what, "the grammar stands in aprverify/contract/claims.py", *at)
             return set()
         names = {name for comparison in comparisons for name in comparison.names()}
         for comparison in comparisons:
@@ -310,7 +347,10 @@ class _Linter:
         self, test: Mapping[str, Any], name: str, cases: list[Case], at: tuple[str | int, ...]
     ) -> None:
         for dtype in sorted({str(case.parameters.get("dtype", "no dtype")) for case in cases}):
-            if dtype not in test["tolerances"][name]:
+            value = test["tolerances"][name].get(dtype)
+            if value is not None and not _is_value(value):
+                self._add(f"{test['id']}: tolerance {name} is not finite", "measure it", *at)
+            if value is None:
                 what = f"{test['id']}: tolerance {name} has no value for {dtype}"
                 self._add(what, "add it, measured, with a reason", *at)
 
@@ -328,9 +368,17 @@ def _type_fault(comparison: Comparison, kinds: Mapping[str, str]) -> str:
     return "" if left == "number" or comparison.op == "==" else f"a {left} has no order"
 
 
-def _common_parameters(cases: list[Case]) -> dict[str, str]:
-    first = cases[0].parameters
-    return {n: _kind(v) for n, v in first.items() if all(n in c.parameters for c in cases)}
+def _common(bodies: list[Mapping[str, Any]]) -> dict[str, str]:
+    """The kind of each name that every body holds, and holds as the same kind."""
+    kinds = [{name: _kind(value) for name, value in body.items()} for body in bodies]
+    return {n: k for n, k in kinds[0].items() if all(other.get(n) == k for other in kinds)}
+
+
+def _is_value(value: Any) -> bool:
+    try:
+        return isinstance(value, (bool, str)) or math.isfinite(value)
+    except (TypeError, OverflowError):
+        return False
 
 
 def _kind(value: Any) -> str:
@@ -339,47 +387,82 @@ def _kind(value: Any) -> str:
     return "text" if isinstance(value, str) else "number"
 
 
-def _duplicates_between(contracts: Iterable[Contract]) -> Iterator[Problem]:
-    seen: dict[str, Path] = {}
-    for contract in contracts:
-        own = [contract.id, *(i.id for i in contract.invariants), *(g.id for g in contract.gates)]
-        for identity in [*own, *(t.id for t in contract.tests)]:
-            if identity in seen:
-                what = f"{identity} stands also in {seen[identity]}"
-                yield Problem(contract.path, 1, what, "an id belongs to one contract")
-            seen.setdefault(identity, contract.path)
+def _duplicates_between(document: Document, owners: dict[str, Path]) -> Iterator[Problem]:
+    """Ids that an earlier contract has; `owners` remembers those of this one."""
+    own = {document.data["id"]: document.line("id")}
+    for section in ("invariants", "gates", "falsification_tests"):
+        for i, item in enumerate(document.data.get(section, [])):
+            own[item["id"]] = document.line(section, i, "id")
+    for identity, line in own.items():
+        owner = owners.setdefault(identity, document.path)
+        if owner != document.path:
+            what = f"{identity} stands also in {owner.name}"
+            yield Problem(document.path, line, what, "an id belongs to one contract: rename one")
 
 
-def falsifier_functions(suite: Suite) -> dict[str, tuple[Path, int]]:
-    """``module.function`` → (file, line) of every falsifier, read without importing anything."""
-    found = {}
-    for path in sorted(suite.falsifiers_dir.glob("falsify_*.py")):
-        for node in ast.parse(path.read_bytes()).body:
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("falsify_"):
-                found[f"{path.stem}.{node.name}"] = (path, node.lineno)
-    return found
+@dataclass(frozen=True)
+class _Function:
+    path: Path
+    line: int
+    arguments: frozenset[str]
+
+
+def _falsifiers(path: Path) -> dict[str, _Function]:
+    """``module.function`` of every falsifier of a module, read without importing it."""
+    return {
+        f"{path.stem}.{node.name}": _Function(
+            path, node.lineno, frozenset(argument.arg for argument in node.args.args)
+        )
+        for node in ast.parse(path.read_bytes(), filename=str(path)).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("falsify_")
+    }
 
 
 def _unbound(suite: Suite, contracts: Iterable[Contract], *, complete: bool) -> Iterator[Problem]:
-    try:
-        functions = falsifier_functions(suite)
-    except SyntaxError as error:
-        path = Path(error.filename or suite.falsifiers_dir)
-        yield Problem(path, error.lineno or 1, f"not Python: {error.msg}", "mend the syntax")
-        return
+    functions: dict[str, _Function] = {}
+    unreadable = set()
+    for path in sorted(suite.falsifiers_dir.glob("falsify_*.py")):
+        try:
+            functions |= _falsifiers(path)
+        except SyntaxError as error:
+            unreadable.add(path.stem)
+            yield Problem(path, error.lineno or 1, f"not Python: {error.msg}", "mend the syntax")
+        except ValueError as error:
+            unreadable.add(path.stem)
+            yield Problem(path, 1, f"not Python: {error}", "mend the file")
     bound = set()
     for contract in contracts:
         for test in contract.tests:
             bound.add(test.falsifier)
-            if test.falsifier not in functions:
+            if test.falsifier not in functions and test.module not in unreadable:
                 what = f"{test.id} has no falsifier: there is no {test.falsifier}"
                 fix = f"write {test.function}(subject, case, measured) in {test.module}.py"
                 yield Problem(contract.path, test.line, what, fix)
     # While a contract cannot be read, falsifiers that it binds would be blamed without reason.
-    for name, (path, line) in functions.items() if complete else ():
-        if name not in bound:
+    for name, function in functions.items():
+        if name not in bound and complete:
             fix = f"bind it: `falsifier: {name}` in a contract, or delete it"
-            yield Problem(path, line, f"{name} has no claim: no contract names it", fix)
+            what = f"{name} has no claim: no contract names it"
+            yield Problem(function.path, function.line, what, fix)
+        if "measured" not in function.arguments:
+            fix = "take the argument `measured` and deliver to it what the claims compare"
+            yield Problem(function.path, function.line, f"{name} measures nothing", fix)
+
+
+def _unknown_assets(suite: Suite, contracts: Iterable[Contract]) -> Iterator[Problem]:
+    try:
+        known = {f"asset:{name}" for name in read_registry(suite.assets_file)}
+    except RegistryError as error:
+        yield Problem(suite.assets_file, 1, str(error), "mend the registry")
+        return
+    for contract in contracts:
+        for test in contract.tests:
+            needs = {need for case in test.cases for need in case.requires}
+            for need in sorted(n for n in needs if n.startswith("asset:") and n not in known):
+                guess = get_close_matches(need, known, 1)
+                fix = f"did you mean {guess[0]!r}?" if guess else "enter it in the registry"
+                what = f"{test.id} requires {need}, which {suite.assets_file.name} lacks"
+                yield Problem(contract.path, test.line, what, fix)
 
 
 def _unknown_defects(suite: Suite, contracts: Iterable[Contract]) -> Iterator[Problem]:

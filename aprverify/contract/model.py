@@ -129,7 +129,9 @@ class Contract:
         return tuple(g for g in self.gates if set(g.binds) & set(test.invariants))
 
 
-def build_contract(data: Mapping[str, Any], path: Path, line_of_test: Mapping[str, int]) -> Contract:
+def build_contract(
+    data: Mapping[str, Any], path: Path, line_of_test: Mapping[str, int]
+) -> Contract:
     """A contract from data that the linter has accepted."""
     return Contract(
         id=data["id"],
@@ -150,16 +152,22 @@ def expand_cases(specs: list[Mapping[str, Any]]) -> list[Case]:
         names = list(spec["matrix"])
         for values in product(*spec["matrix"].values()):
             parameters = dict(zip(names, values, strict=True))
-            identity = ",".join(f"{name}={_spell(value)}" for name, value in parameters.items())
+            identity = ",".join(f"{name}={_escape(value)}" for name, value in parameters.items())
             cases.append(Case(identity, spec["scale"], parameters, tuple(spec.get("requires", ()))))
     return cases
 
 
-def _spell(value: Value) -> str:
+def spell(value: Value) -> str:
+    """A value of a matrix as the contract writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _escape(value: Value) -> str:
     # A case id is part of a pytest node id, so it holds printable ASCII without brackets.
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    plain = (c if c.isascii() and (c.isalnum() or c in "._:+-/") else f"%{ord(c):02x}" for c in text)
-    return "".join(plain)
+    return "".join(
+        c if c.isascii() and (c.isalnum() or c in "._:+-/") else f"%{ord(c):02x}"
+        for c in spell(value)
+    )
 
 
 def _gate(data: Mapping[str, Any]) -> Gate:

@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 
-from aprverify.contract.lint import Problem
+from aprverify.assets import AssetError
 from aprverify.environment import describe_environment
+from aprverify.evidence.reader import RUN_FILE
 from aprverify.evidence.values import encode
-from aprverify.outcomes import Falsified, NotRun, Survived
-from aprverify.plan import LANES, TEETH, Entry
-from aprverify.planting import PlantingError
-from aprverify.plugin import lanes, selection
+from aprverify.outcomes import NotRun
+from aprverify.plan import LANES, TEETH, Entry, make_plan
+from aprverify.plugin import lanes, selection, wording
 from aprverify.plugin.attempt import Attempt
 from aprverify.plugin.fixtures import assets, case, configuration, measured, subject
 from aprverify.plugin.import_watch import ImportWatch
-from aprverify.plugin.problems import ProblemItem
+from aprverify.plugin.problems import problem_items
 from aprverify.plugin.recorder import ROW, TYPED_KEYWORD, Recorder
 from aprverify.plugin.requirements import check_requirements
 from aprverify.plugin.state import ATTEMPT, STATE, State, build_state
-from aprverify.suite import SuiteError
+from aprverify.suite import Suite, SuiteError, find_suite
 
 __all__ = ["assets", "case", "configuration", "measured", "subject"]
 
@@ -34,12 +34,13 @@ WATCH = pytest.StashKey[ImportWatch]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the suite."""
     group = parser.getgroup("aprverify", "contract-driven falsification")
-    group.addoption("--subject", default="", help="trainer under test: a short name or MODULE:ATTRIBUTE")
-    group.addoption("--teeth", choices=TEETH, default="none", help="also plant the declared defects")
-    group.addoption("--lane", choices=LANES, default="all", help="run CPU entries, CUDA entries or all")
-    group.addoption("--evidence", metavar="DIR", default="", help="write run.jsonl into this new folder")
-    group.addoption("--require", action="append", default=[], metavar="DEVICE", help="what must have run")
-    group.addoption("--asset", action="append", default=[], metavar="NAME=FILE", help="use this file")
+    add = group.addoption
+    add("--subject", default="", help="trainer under test: a short name or MODULE:ATTRIBUTE")
+    add("--teeth", choices=TEETH, default="none", help="also plant the declared defects")
+    add("--lane", choices=LANES, default="all", help="run CPU entries, CUDA entries or all")
+    add("--evidence", metavar="DIR", default="", help="write run.jsonl into this new folder")
+    add("--require", action="append", default=[], metavar="DEVICE", help="what must have run")
+    add("--asset", action="append", default=[], metavar="NAME=FILE", help="use this file")
     parser.addini("aprverify_suite", "the suite whose falsifiers this project holds", default="")
 
 
@@ -56,25 +57,46 @@ def pytest_configure(config: pytest.Config) -> None:
     if not suite_name:
         return
     try:
-        state = build_state(config, suite_name)
-    except (SuiteError, PlantingError) as error:
+        suite = find_suite(suite_name)
+        config.stash[WATCH] = _start_watch(config, suite)
+        state = build_state(config, suite)
+    except (SuiteError, AssetError) as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[STATE] = state
     _rewrite_keyword(config, state)
     if config.pluginmanager.hasplugin("xdist"):
         config.pluginmanager.register(lanes.XdistHooks(state.lane), "aprverify-lanes")
     if not _is_worker(config):
-        folder = Path(config.getoption("--evidence")).resolve() if config.getoption("--evidence") else None
-        if folder is not None and (folder / "run.jsonl").exists():
-            raise pytest.UsageError(f"--evidence {folder}: holds a run already; name a new folder")
+        folder = _evidence_folder(config)
         config.pluginmanager.register(Recorder(config, state, folder), "aprverify-recorder")
+
+
+def _start_watch(config: pytest.Config, suite: Suite) -> ImportWatch:
+    own = suite.package.partition(".")[0]
+    watch = ImportWatch(suite.falsifiers_dir, [name for name in suite.sources if name != own])
+    watch.start()
+    config.add_cleanup(watch.stop)
+    return watch
 
 
 def _rewrite_keyword(config: pytest.Config, state: State) -> None:
     config.stash[TYPED_KEYWORD] = config.option.keyword
-    everything = state.entries
-    config.option.keyword, globs = selection.rewrite(config.option.keyword, everything)
+    # An id of the other lane, or of teeth that were not asked for, is known all the same.
+    everything = make_plan(state.loaded.contracts, teeth="declared")
+    complete = not state.loaded.problems
+    config.option.keyword, globs = selection.rewrite(
+        config.option.keyword, everything, complete=complete
+    )
     config.stash[selection.GLOBS] = globs
+
+
+def _evidence_folder(config: pytest.Config) -> Path | None:
+    if not config.getoption("--evidence"):
+        return None
+    folder = Path(config.getoption("--evidence")).resolve()
+    if (folder / RUN_FILE).exists():
+        raise pytest.UsageError(f"--evidence {folder}: holds a run already; name a new folder")
+    return folder
 
 
 def _is_worker(config: pytest.Config) -> bool:
@@ -92,37 +114,29 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 # -- collection ---------------------------------------------------------------------------
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Watch for heavy imports while falsifiers are collected."""
-    state = session.config.stash.get(STATE, None)
-    if state is not None:
-        watch = session.config.stash[WATCH] = ImportWatch(state.suite.falsifiers_dir)
-        watch.start()
-
-
-def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> list[Any] | None:
+def pytest_pycollect_makeitem(
+    collector: pytest.Collector, name: str, obj: object
+) -> list[Any] | None:
     """A falsifier without an entry in this session (another lane, no claim) makes no items."""
     state = collector.config.stash.get(STATE, None)
-    if state is None or not name.startswith("falsify_") or not callable(obj):
+    if state is None or not _is_falsifier(state, collector.path, name) or not callable(obj):
         return None
-    if not collector.path.is_relative_to(state.suite.falsifiers_dir):
-        return None
-    return None if _entries_of(state, collector.path.stem, name) else []
+    return None if (collector.path.stem, name) in state.by_falsifier else []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One item for each entry of a falsifier."""
     state = metafunc.config.stash.get(STATE, None)
-    if state is None or not metafunc.function.__name__.startswith("falsify_"):
+    path, name = metafunc.definition.path, metafunc.function.__name__
+    if state is None or not _is_falsifier(state, path, name):
         return
-    module = metafunc.module.__name__.rpartition(".")[2]
-    entries = _entries_of(state, module, metafunc.function.__name__)
+    entries = state.by_falsifier[path.stem, name]
     parameters = [pytest.param(e, id=e.parameter_id, marks=_marks(e)) for e in entries]
     metafunc.parametrize("entry", parameters)
 
 
-def _entries_of(state: State, module: str, function: str) -> list[Entry]:
-    return [e for e in state.entries if (e.test.module, e.test.function) == (module, function)]
+def _is_falsifier(state: State, path: Path, name: str) -> bool:
+    return name.startswith("falsify_") and path.is_relative_to(state.suite.falsifiers_dir)
 
 
 def _marks(entry: Entry) -> list[pytest.MarkDecorator]:
@@ -156,20 +170,13 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
     """Every problem of a contract becomes an item that fails, whatever was selected."""
     state = session.config.stash.get(STATE, None)
     if state is not None and _covers_suite(session.config, state):
-        items += [_problem_item(session, state, problem) for problem in state.loaded.problems]
+        items += problem_items(session, state.loaded.problems, state.suite.root)
 
 
 def _covers_suite(config: pytest.Config, state: State) -> bool:
     folder = state.suite.falsifiers_dir
     paths = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
     return any(folder.is_relative_to(p) or p.is_relative_to(folder) for p in paths)
-
-
-def _problem_item(session: pytest.Session, state: State, problem: Problem) -> pytest.Item:
-    path = problem.path
-    inside = path.is_relative_to(state.suite.root)
-    name = path.relative_to(state.suite.root).as_posix() if inside else str(path)
-    return ProblemItem.from_parent(session, name=f"{name}:{problem.line}", problem=problem)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -220,46 +227,43 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 
 def _translated(error: BaseException | None) -> BaseException | None:
     # Subjects live behind a protocol that aprverify does not import: known by class name.
-    if error is not None and type(error).__name__ == "NotSupported":
+    if any(kind.__name__ == "NotSupported" for kind in type(error).__mro__):
         return NotRun("subject", str(error), "")
     return error
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Attach the row to the last report of an item."""
+    """Let each report agree with the row, and attach the row to the last one."""
     report = yield
     attempt = item.stash.get(ATTEMPT, None)
     if attempt is None:
         return report
-    if call.excinfo is not None and call.when != "call" and attempt.reason is None:
-        _failed_outside(attempt, call)
-    if call.excinfo is not None and isinstance(call.excinfo.value, (Falsified, Survived)):
-        report.longrepr = _explain(attempt)
+    error = call.excinfo.value if call.excinfo is not None else None
+    if error is not None and attempt.reason is None and not _concluded(attempt, call):
+        attempt.failed(str(call.when), _translated(error) or error)
+    wording.agree(report, attempt, error)
     if call.when == "teardown":
-        state = item.config.stash[STATE]
-        worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-        nodeid = item.nodeid.partition("@")[0]
-        row = attempt.row(state.source_id(attempt.entry), "", nodeid, worker)
-        payload = {"row": encode(row), "environment": describe_environment()}
-        report.user_properties.append((ROW, json.dumps(payload)))
+        report.user_properties.append((ROW, _payload(item, attempt)))
     return report
 
 
-def _failed_outside(attempt: Attempt, call: pytest.CallInfo[None]) -> None:
-    assert call.excinfo is not None
-    error = _translated(call.excinfo.value)
-    assert error is not None
-    attempt.failed(str(call.when), error)
+def _concluded(attempt: Attempt, call: pytest.CallInfo[None]) -> bool:
+    return call.when == "call" and attempt.outcome is not None
 
 
-def _explain(attempt: Attempt) -> str:
-    entry, test = attempt.entry, attempt.entry.test
-    head = f"{str(attempt.outcome).upper()} {entry.key}"
-    if attempt.outcome == "survived":
-        found = f"{entry.defect} was in force and every claim held: the falsifier has no teeth here"
-    else:
-        found = attempt.explanation()
-    return f"{head}\nrule: {test.rule}\n{found}\nlook at: {test.if_fails}"
+def _payload(item: pytest.Item, attempt: Attempt) -> str:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    source = item.config.stash[STATE].source_id(attempt.entry)
+    row = attempt.row(source, "", item.nodeid.partition("@")[0], worker)
+    return json.dumps({"row": encode(row), "environment": describe_environment()})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(
+    report: pytest.CollectReport | pytest.TestReport,
+) -> tuple[str, str, str] | None:
+    """The outcome, where pytest would say PASSED or FAILED."""
+    return wording.status(report)

@@ -32,6 +32,7 @@ class Attempt:
     reason: dict[str, str] | None = None
     started: str = field(default_factory=utc_now)
     _clock: float = field(default_factory=time.perf_counter)
+    _fault: Broken | None = None
 
     def measured(self, **delivered: Any) -> None:
         """Evaluate the test's claims on what was measured; to be called once.
@@ -40,30 +41,42 @@ class Attempt:
             Broken: not exactly the declared measures, or of another type, or a second call.
             Falsified: a comparison does not hold.
         """
+        try:
+            self._take(delivered)
+            self._evaluate()
+        except Broken as fault:
+            # A falsifier that swallows this must not go on to be held.
+            self._fault = self._fault or fault
+            raise
+        if not self.all_hold:
+            raise Falsified(self.explanation())
+
+    def _take(self, delivered: Mapping[str, Any]) -> None:
         test = self.entry.test
         if self.measures:
             raise Broken("measured() was called twice; measure everything, then call it once")
         if delivered.keys() != test.measures.keys():
             missing = sorted(test.measures.keys() - delivered.keys())
             surplus = sorted(delivered.keys() - test.measures.keys())
-            raise Broken(f"measures not delivered: {missing}, not declared: {surplus}")
+            found = [f"not delivered: {', '.join(missing)}"] if missing else []
+            found += [f"not declared: {', '.join(surplus)}"] if surplus else []
+            raise Broken(f"measures {'; '.join(found)}")
         for name, measure in test.measures.items():
             self.measures[name] = _plain(name, measure.kind, delivered[name])
-        self._evaluate()
-        if not self.all_hold:
-            raise Falsified(self.explanation())
 
     def _evaluate(self) -> None:
         test = self.entry.test
         units = {name: measure.unit for name, measure in test.measures.items()}
         values = {**self._surroundings(), **self.measures}
+        faults = []
         for claim in test.claims:
             for comparison in claim.comparisons:
                 try:
-                    outcome = evaluate(comparison, values, units)
+                    self.comparisons.append((claim.id, evaluate(comparison, values, units)))
                 except ClaimBroken as error:
-                    raise Broken(f"claim {claim.id}: {error}") from None
-                self.comparisons.append((claim.id, outcome))
+                    faults.append(f"claim {claim.id}: {error}")
+        if faults:
+            raise Broken("; ".join(faults))
 
     def _surroundings(self) -> dict[str, Value]:
         parameters = self.entry.case.parameters
@@ -96,13 +109,15 @@ class Attempt:
             return self._conclude_teeth(error)
         if self.outcome == "falsified":
             return error if isinstance(error, Falsified) else Falsified(self.explanation())
-        if self.outcome == "held":
-            return None
-        return error or Broken(self.reason["detail"] if self.reason else "")
+        return self._raised(error)
+
+    def _raised(self, error: BaseException | None) -> BaseException | None:
+        return error if self.reason is None else error or Broken(self.reason["detail"])
 
     def _verdict(self, error: BaseException | None) -> tuple[str, dict[str, str] | None]:
         if self.comparisons and not self.all_hold:
             return "falsified", None
+        error = self._fault or error
         if isinstance(error, NotRun):
             return "not_run", _reason(error.kind, error.detail, error.remedy)
         if isinstance(error, Inconclusive):
@@ -119,7 +134,7 @@ class Attempt:
     def _conclude_teeth(self, error: BaseException | None) -> BaseException | None:
         if self.outcome not in ("held", "falsified"):
             self.outcome = "not_run" if self.outcome == "not_run" else "broken"
-            return error or Broken(str(self.reason))
+            return self._raised(error)
         fault = self._not_in_force()
         if fault:
             self.outcome, self.reason = "broken", _reason("plant", fault)
@@ -135,11 +150,14 @@ class Attempt:
         if plant is None or plant.reached == 0:
             return f"{self.entry.defect} was not in force: its code was never reached"
         if plant.changed == 0:
-            return f"{self.entry.defect} was not in force: reached {plant.reached} times, changed nothing"
+            seen = f"reached {plant.reached} times, changed nothing"
+            return f"{self.entry.defect} was not in force: {seen}"
         return ""
 
     def failed(self, when: str, error: BaseException) -> None:
-        """Setup or teardown ended with `error`."""
+        """Setup or teardown, as `when` says, ended with `error`."""
+        if self.outcome == "falsified":
+            return  # a comparison that failed is a fact, whatever breaks after it
         if isinstance(error, NotRun):
             self.outcome, self.reason = "not_run", _reason(error.kind, error.detail, error.remedy)
         elif isinstance(error, KeyboardInterrupt):
@@ -178,7 +196,12 @@ class Attempt:
 
 
 def empty_row(
-    entry: Entry, outcome: str, reason: dict[str, str], source_id: str, environment: str, nodeid: str
+    entry: Entry,
+    outcome: str,
+    reason: dict[str, str],
+    source_id: str,
+    environment: str,
+    nodeid: str,
 ) -> dict[str, Any]:
     """The row of an entry that never came back: crashed, lost or not reached."""
     attempt = Attempt(entry, {})
@@ -190,21 +213,40 @@ def describe(error: BaseException) -> str:
     """Type and message of an error, in one readable piece."""
     if isinstance(error, pytest.skip.Exception):
         return f"skipped by itself ({error.msg}); raise NotRun with a reason instead"
-    return f"{type(error).__name__}: {error}"[:2000]
+    if isinstance(error, Broken):
+        return _printable(str(error))
+    return _printable(f"{type(error).__name__}: {error}"[:2000])
 
 
 def _reason(kind: str, detail: str, remedy: str = "") -> dict[str, str]:
-    return {"kind": kind, "detail": detail, "remedy": remedy}
+    return {"kind": kind, "detail": _printable(detail), "remedy": remedy}
+
+
+def _printable(text: str) -> str:
+    # Output of a process decoded with surrogates is no UTF-8, and a run file is.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _plain(name: str, kind: str, value: Any) -> Value:
     """A builtin of the declared kind; torch and numpy scalars are taken by their `item()`."""
+    taken = value
     if hasattr(value, "item") and not isinstance(value, (bool, int, float, str)):
-        value = value.item()
-    if kind == "text" and isinstance(value, str):
-        return value
-    if kind == "boolean" and isinstance(value, bool):
-        return value
-    if kind == "number" and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return value
-    raise Broken(f"measure {name} is declared a {kind}, delivered {value!r}")
+        try:
+            taken = value.item()
+        except (TypeError, ValueError, RuntimeError):
+            raise Broken(f"measure {name}: {type(value).__name__} is no single value") from None
+    if kind == "text" and isinstance(taken, str):
+        return _printable(str(taken))
+    if kind == "boolean" and isinstance(taken, bool):
+        return taken
+    if kind == "number" and isinstance(taken, (int, float)) and not isinstance(taken, bool):
+        return _number(name, taken)
+    raise Broken(f"measure {name} is declared a {kind}, delivered {taken!r:.200}")
+
+
+def _number(name: str, value: int | float) -> int | float:
+    try:
+        as_float = float(value)
+    except OverflowError:
+        raise Broken(f"measure {name} is beyond the largest number") from None
+    return int(value) if isinstance(value, int) else as_float

@@ -10,7 +10,7 @@ import pytest
 
 from aprverify.assets import AssetMissing
 from aprverify.contract.model import Case
-from aprverify.outcomes import NotRun
+from aprverify.outcomes import Broken, NotRun
 from aprverify.planting import call_by_name, planted
 from aprverify.plugin.state import ATTEMPT, STATE
 
@@ -27,6 +27,8 @@ def subject(entry: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Itera
     """The subject under test, inside the entry's defect if it has one."""
     state = request.config.stash[STATE]
     attempt = request.node.stash[ATTEMPT]
+    if state.left_behind:
+        raise Broken(f"{state.left_behind} left something behind in this process")
     if entry.defect is None:
         yield state.subject
         return
@@ -38,7 +40,8 @@ def subject(entry: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Itera
         yield plant.subject
     attempt.canary = "same" if call_by_name(state.suite.canary) == clean else "different"
     if attempt.canary == "different":
-        raise RuntimeError(f"{defect.id} left something behind: the canary measures differently")
+        state.left_behind = defect.id
+        raise Broken(f"{defect.id} left something behind: the canary measures differently")
 
 
 @pytest.fixture

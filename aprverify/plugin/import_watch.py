@@ -6,14 +6,15 @@ collected this watch refuses such an import and names the line that asked for it
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
-HEAVY = ("torch", "transformers", "tokenizers", "safetensors", "gguf", "trainer")
+HEAVY = frozenset({"torch", "transformers", "tokenizers", "safetensors", "gguf", "jax"})
 
 
 class HeavyImport(ImportError):
@@ -21,16 +22,20 @@ class HeavyImport(ImportError):
 
 
 class ImportWatch:
-    """A finder that finds nothing: it only refuses heavy imports made from `folder`."""
+    """A finder that finds nothing: it only refuses heavy imports made from `folder`.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = str(folder)
+    `trainers` are packages of the suite that count as heavy too.
+    """
+
+    def __init__(self, folder: Path, trainers: Iterable[str]) -> None:
+        self._folder = f"{folder}{os.sep}"
+        self._heavy = HEAVY | set(trainers)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Refuse `name` if it is heavy and a file of the watched folder is importing it."""
-        if name in HEAVY:
+        if name in self._heavy:
             for frame in reversed(traceback.extract_stack()):
                 if frame.filename.startswith(self._folder):
                     raise HeavyImport(

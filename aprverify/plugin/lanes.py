@@ -14,6 +14,9 @@ import pytest
 
 from aprverify.gpus import visible_gpus
 
+MOST_CPU_WORKERS = 8
+"""Beyond this, starting workers costs more than they save, and large models want threads."""
+
 
 def worker_count(lane: str) -> int:
     """What ``-n auto`` means."""
@@ -22,7 +25,7 @@ def worker_count(lane: str) -> int:
     if not gpus:
         return cores
     # A CPU lane runs beside a CUDA lane, whose workers keep a core each.
-    return max(1, cores - gpus) if lane == "cpu" else gpus
+    return max(1, min(cores - gpus, MOST_CPU_WORKERS)) if lane == "cpu" else gpus
 
 
 def pin_workers(lane: str, specs: list[Any]) -> None:

@@ -16,6 +16,7 @@ import pytest
 from aprverify import __version__
 from aprverify.environment import describe_commit, describe_environment
 from aprverify.evidence.describe import describe_contract
+from aprverify.evidence.reader import RUN_FILE
 from aprverify.evidence.writer import RunWriter, utc_now
 from aprverify.plan import Entry
 from aprverify.plugin.attempt import empty_row
@@ -24,6 +25,7 @@ from aprverify.source_id import package_sha256
 
 ROW = "aprverify_row"
 _LOST_SHOWN = 5
+_FAILED = ("falsified", "survived", "broken", "inconclusive")
 TYPED_KEYWORD = pytest.StashKey[str]()
 
 
@@ -38,9 +40,15 @@ class Recorder:
         self._nodeids: dict[str, str] = {}
         self._rows: dict[str, dict[str, Any]] = {}
         self._planned: dict[str, Entry] = {}
+        self._unimportable: set[str] = set()
         self._outcomes: Counter[str] = Counter()
 
     # -- what was planned -----------------------------------------------------------------
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Remember modules that could not be collected: what they hold was never selected from."""
+        if not report.passed:
+            self._unimportable.add(Path(report.nodeid.partition("::")[0]).stem)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """The plan is known: open the run. Under xdist only the workers collect."""
@@ -54,21 +62,26 @@ class Recorder:
 
     def _collected(self, nodeids: list[str]) -> None:
         """The items that were selected; the first worker to report decides."""
-        if self._planned or not nodeids:
+        if self._planned:
             return
         for nodeid in nodeids:
             entry = self._state.entry_of(nodeid)
             if entry is not None:
                 self._planned[entry.key] = entry
                 self._nodeids[entry.key] = nodeid.partition("@")[0]
-        if self._complete():
-            self._planned = {entry.key: entry for entry in self._state.entries}
-        self._open()
+        # Nobody can say what a selection would have taken of a module that cannot be imported.
+        complete, lost = self._complete(), self._unimportable
+        for entry in self._state.entries:
+            if complete or entry.test.module in lost:
+                self._planned[entry.key] = entry
+        if self._planned:
+            self._open()
 
     def _complete(self) -> bool:
         """Whether nothing was deselected: every entry of the plan was asked for."""
         option = self._config.option
         narrowed = option.keyword or option.markexpr or option.deselect or option.maxfail
+        narrowed = narrowed or option.ignore or option.ignore_glob
         narrowed = narrowed or getattr(option, "lf", False) or getattr(option, "stepwise", False)
         folder = self._state.suite.falsifiers_dir
         whole = any(Path(arg).resolve() in (folder, *folder.parents) for arg in self._config.args)
@@ -77,7 +90,7 @@ class Recorder:
     def _open(self) -> None:
         if self._folder is None:
             return
-        self._writer = RunWriter(self._folder / "run.jsonl")
+        self._writer = RunWriter(self._folder / RUN_FILE)
         self._writer.header(self._header())
         for contract in self._state.loaded.contracts:
             self._writer.contract(describe_contract(contract, self._state.suite.root))
@@ -137,7 +150,9 @@ class Recorder:
             detail = "the worker process died: crash, out of memory or time limit"
             self._account(entry, "broken", "crash", detail)
 
-    def _account(self, entry: Entry, outcome: str, kind: str, detail: str, remedy: str = "") -> None:
+    def _account(
+        self, entry: Entry, outcome: str, kind: str, detail: str, remedy: str = ""
+    ) -> None:
         reason = {"kind": kind, "detail": detail, "remedy": remedy}
         nodeid = self._nodeids.get(entry.key, "")
         source = self._state.source_id(entry)
@@ -145,6 +160,8 @@ class Recorder:
         self._keep(row, describe_environment())
 
     def _keep(self, row: dict[str, Any], environment: dict[str, Any]) -> None:
+        if row["key"] in self._rows:
+            return  # an entry has one verdict, its first: running it again until it holds is no way
         self._rows[row["key"]] = row
         self._outcomes[row["outcome"]] += 1
         if self._writer is not None:
@@ -158,7 +175,7 @@ class Recorder:
             return
         stopped = session.shouldfail or session.shouldstop
         self._finish(exitstatus == pytest.ExitCode.INTERRUPTED or bool(stopped))
-        if exitstatus == pytest.ExitCode.OK and self._lost:
+        if exitstatus == pytest.ExitCode.OK and any(self._outcomes[o] for o in _FAILED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         elif exitstatus == pytest.ExitCode.OK and self._outcomes and not self._ran:
             session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
@@ -184,7 +201,8 @@ class Recorder:
             if key in self._rows:
                 continue
             if interrupted:
-                self._account(entry, "not_run", "interrupted", "the session was stopped", "run it again")
+                detail = "the session was stopped"
+                self._account(entry, "not_run", "interrupted", detail, "run it again")
             else:
                 detail = "no row came back: its module failed to import, or its worker was lost"
                 self._account(entry, "broken", "missing", detail)

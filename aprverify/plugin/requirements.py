@@ -13,10 +13,11 @@ from aprverify.plan import Entry
 def check_requirements(entry: Entry, assets: AssetStore) -> None:
     """Raise `NotRun` with a reason and a remedy if `entry` cannot run here."""
     if entry.device == "cuda" and not visible_gpus():
-        raise NotRun("device", "no CUDA GPU is visible", "aprverify verify, on a machine with a GPU")
+        remedy = "aprverify verify, on a machine with a GPU"
+        raise NotRun("device", "no CUDA GPU is visible", remedy)
     for need in entry.case.requires:
         kind, _, name = need.partition(":")
-        if kind == "package" and find_spec(name) is None:
+        if kind == "package" and find_spec(name.partition(".")[0]) is None:
             raise NotRun("package", f"{name} is not installed", f"pip install {name}")
         if kind == "asset":
             try:

@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 
+from aprverify.contract.model import spell
 from aprverify.plan import Entry
 
 _WORD = re.compile(r"[^\s()]+")
@@ -23,8 +24,12 @@ _PAIR = re.compile(r"([a-z_]+):([A-Za-z0-9._+-]+)")
 GLOBS = pytest.StashKey[list[str]]()
 
 
-def rewrite(expression: str, entries: Iterable[Entry]) -> tuple[str, list[str]]:
+def rewrite(
+    expression: str, entries: Iterable[Entry], *, complete: bool = True
+) -> tuple[str, list[str]]:
     """The expression with sentinels in it, and the globs that it holds.
+
+    `complete`: every contract could be read, so that an unknown id is a mistake.
 
     Raises:
         pytest.UsageError: an id that no contract declares, or a pair that no case has.
@@ -45,9 +50,11 @@ def rewrite(expression: str, entries: Iterable[Entry]) -> tuple[str, list[str]]:
         if word.lower() in by_folded:
             return id_sentinel(by_folded[word.lower()])
         if _ID.fullmatch(word):
+            if not complete:
+                return id_sentinel(word)
             raise pytest.UsageError(f"-k: no contract declares {word}{_guess(word, ids)}")
         if _PAIR.fullmatch(word):
-            if word not in pairs:
+            if word not in pairs and complete:
                 raise pytest.UsageError(f"-k: no case has {word}{_guess(word, pairs)}")
             return pair_sentinel(word)
         return word
@@ -59,14 +66,13 @@ def keywords(entry: Entry, globs: Iterable[str]) -> set[str]:
     """The sentinels that an item of `entry` carries."""
     found = {id_sentinel(identity) for identity in entry.ids}
     found |= {pair_sentinel(pair) for pair in _pairs(entry)}
-    names = [*entry.ids, entry.parameter_id]
-    found |= {glob_sentinel(g) for g in globs if any(fnmatchcase(n, g) for n in names)}
-    return found
+    names = [*entry.ids, entry.parameter_id, entry.test.module, entry.test.falsifier]
+    return found.union(*(glob_keywords(name, globs) for name in names))
 
 
 def glob_keywords(name: str, globs: Iterable[str]) -> set[str]:
-    """The sentinels of the globs that a plain test's name matches."""
-    return {glob_sentinel(glob) for glob in globs if fnmatchcase(name, glob)}
+    """The sentinels of the globs that a name matches, in upper or lower case as `-k` has it."""
+    return {glob_sentinel(g) for g in globs if fnmatchcase(name.lower(), g.lower())}
 
 
 def id_sentinel(identity: str) -> str:
@@ -89,7 +95,7 @@ def _pairs(entry: Entry) -> set[str]:
     parameters = {**entry.case.parameters, "scale": entry.case.scale}
     if entry.defect:
         parameters["defect"] = entry.defect
-    return {f"{name}:{value}" for name, value in parameters.items()}
+    return {f"{name}:{spell(value)}" for name, value in parameters.items()}
 
 
 def _guess(word: str, known: Iterable[str]) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from aprverify.assets import AssetStore
 from aprverify.contract.lint import Loaded, load_suite
 from aprverify.outcomes import NotRun
 from aprverify.plan import Entry, make_plan
-from aprverify.planting import PROTOCOL, Defect, call_by_name, load_defects
+from aprverify.planting import PROTOCOL, Defect, PlantingError, call_by_name, load_defects
 from aprverify.plugin.attempt import Attempt
 from aprverify.source_id import source_id
-from aprverify.suite import Suite, find_suite
+from aprverify.suite import Suite
 
 STATE = pytest.StashKey["State"]()
 ATTEMPT = pytest.StashKey[Attempt]()
@@ -37,10 +38,21 @@ class State:
     lane: str
     teeth: str
     assets: AssetStore
-    by_parameter_id: dict[str, Entry] = field(default_factory=dict)
+    left_behind: str = ""
+    """The defect after whose removal the canary measured differently, if there was one."""
 
-    def __post_init__(self) -> None:
-        self.by_parameter_id = {entry.parameter_id: entry for entry in self.entries}
+    @cached_property
+    def by_parameter_id(self) -> Mapping[str, Entry]:
+        """The entry behind what stands in the brackets of a node id."""
+        return {entry.parameter_id: entry for entry in self.entries}
+
+    @cached_property
+    def by_falsifier(self) -> Mapping[tuple[str, str], list[Entry]]:
+        """The entries of each (module, function), in order."""
+        found = defaultdict(list)
+        for entry in self.entries:
+            found[entry.test.module, entry.test.function].append(entry)
+        return dict(found)
 
     @cached_property
     def subject(self) -> Any:
@@ -55,20 +67,23 @@ class State:
 
     def entry_of(self, nodeid: str) -> Entry | None:
         """The entry that a pytest node id stands for."""
-        start, end = nodeid.find("["), nodeid.rfind("]")
+        start, end = nodeid.rfind("["), nodeid.rfind("]")
         return self.by_parameter_id.get(nodeid[start + 1 : end]) if start >= 0 else None
 
     def source_id(self, entry: Entry) -> str:
         """SHA-256 over the files that `entry` depends on."""
-        return source_id(self.suite, entry, self.subject_target, dict(self.defects))
+        return source_id(self.suite, entry, self.subject_target, self.defects)
 
     def defect(self, entry: Entry) -> Defect:
         """The defect of a teeth entry.
 
         Raises:
             NotRun: it patches the bundled trainer, and another subject is under test.
+            PlantingError: there is no such defect.
         """
-        defect = self.defects[str(entry.defect)]
+        defect = self.defects.get(str(entry.defect))
+        if defect is None:
+            raise PlantingError(f"no defect is called {entry.defect!r}; see `aprverify lint`")
         bundled = next(iter(self.suite.subjects.values()))
         if defect.kind != PROTOCOL and self.subject_target != bundled:
             detail = f"{defect.id} patches the source of the bundled trainer"
@@ -76,14 +91,13 @@ class State:
         return defect
 
 
-def build_state(config: pytest.Config, suite_name: str) -> State:
-    """Load the suite that the project's configuration names.
+def build_state(config: pytest.Config, suite: Suite) -> State:
+    """Load a suite's contracts and plan what this session runs.
 
     Raises:
-        SuiteError: no such suite or subject.
-        PlantingError: the defects cannot be loaded; also among the problems of the contracts.
+        SuiteError: no such subject.
+        AssetError: the registry of assets cannot be read.
     """
-    suite = find_suite(suite_name)
     loaded = load_suite(suite)
     lane, teeth = config.getoption("--lane"), config.getoption("--teeth")
     subject = config.getoption("--subject") or next(iter(suite.subjects))
@@ -92,13 +106,20 @@ def build_state(config: pytest.Config, suite_name: str) -> State:
         suite=suite,
         loaded=loaded,
         entries=make_plan(loaded.contracts, teeth=teeth, lane=lane),
-        defects={} if loaded.problems else load_defects(suite),
+        defects=_defects(suite),
         subject_name=subject,
         subject_target=suite.subject(subject),
         lane=lane,
         teeth=teeth,
         assets=AssetStore(suite.assets_file, overrides),
     )
+
+
+def _defects(suite: Suite) -> Mapping[str, Defect]:
+    try:
+        return load_defects(suite)
+    except PlantingError:
+        return {}  # the linter has met the same error: it is one of the problems
 
 
 def _asset_override(text: str) -> tuple[str, Path]:

@@ -1,0 +1,1 @@
+"""Tests of the claim grammar, of the YAML reader and of the linter."""

@@ -1,0 +1,1 @@
+"""Tests of the pytest plugin, most of them on the toy suite."""

@@ -1,0 +1,68 @@
+"""GPUs as the driver and CUDA_VISIBLE_DEVICES name them, and the workers pinned to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from aprverify import gpus
+from aprverify.plugin import lanes
+
+_GPUS = tuple(gpus.Gpu(str(i), f"GPU-{i}{i}-aa", "H100", 80.0, "9.0") for i in range(3))
+
+
+@pytest.fixture(autouse=True)
+def three_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine with three GPUs."""
+    monkeypatch.setattr(gpus, "_all_gpus", lambda: _GPUS)
+    gpus.visible_gpus.cache_clear()
+    yield
+    gpus.visible_gpus.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("value", "visible"),
+    [
+        (None, "012"), ("", ""), ("1", "1"), ("2,0", "20"), (" 1 , 2 ", "12"), ("-1", ""),
+        ("0,-1,1", "0"), ("0,7,1", "0"), ("GPU-11-aa", "1"), ("GPU-2", "2"), ("GPU-", ""),
+        ("GPU-9", ""),
+    ],
+)  # fmt: skip
+def test_visible_gpus_are_those_that_cuda_would_see(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, visible: str
+) -> None:
+    """By index or UUID; everything from the first unknown entry on is ignored."""
+    if value is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+    assert "".join(gpu.selector for gpu in gpus.visible_gpus()) == visible
+
+
+def _pinned(lane: str, workers: int) -> list[str | None]:
+    specs = [SimpleNamespace(env={}) for _ in range(workers)]
+    lanes.pin_workers(lane, specs)
+    assert all(int(spec.env["OMP_NUM_THREADS"]) >= 1 for spec in specs)
+    return [spec.env.get("CUDA_VISIBLE_DEVICES") for spec in specs]
+
+
+def test_workers_are_pinned_one_to_a_gpu_and_none_in_the_cpu_lane(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The selector, not the position, so that a restricted session stays inside its share."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0")
+    assert _pinned("cuda", 3) == ["2", "0", "2"]
+    assert _pinned("cpu", 2) == ["", ""]
+
+
+def test_auto_means_a_worker_a_gpu_or_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU there is one lane, of at least one worker and at most one a core."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert lanes.worker_count("cuda") == 3
+    assert lanes.worker_count("cpu") >= 1
+    gpus.visible_gpus.cache_clear()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert 1 <= lanes.worker_count("all") <= len(os.sched_getaffinity(0))
