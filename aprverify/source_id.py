@@ -65,8 +65,11 @@ def _named(root: Path, path: Path) -> Named:
 
 def _data_files(suite: Suite, entry: Entry) -> set[Path]:
     files = {entry.contract.path, suite.configurations}
-    if any(need.startswith("asset:") for need in entry.case.requires):
-        files.add(suite.assets_file)
+    for kind, _, name in (need.partition(":") for need in entry.case.requires):
+        if kind == "asset":
+            files.add(suite.assets_file)
+        elif kind == "file":
+            files.add(suite.root / name)
     return files
 
 

@@ -55,7 +55,9 @@ def _suite(root: Path) -> Toy:
             "toytrainer/unused.py": "",
         }
     )  # fmt: skip
-    needs = [{"scale": "full", "matrix": {"device": ["cpu"]}, "requires": ["asset:absent"]}]
+    toy.write({"toysuite/table.txt": "1 2\n"})
+    requires = ["asset:absent", "file:toysuite/table.txt"]
+    needs = [{"scale": "full", "matrix": {"device": ["cpu"]}, "requires": requires}]
     two = [{"defect": "two-more"}, {"defect": "two-less"}]
     tests = [
         falsification("FALSIFY-TOY-001", "falsify_toy.falsify_sum"),
@@ -102,6 +104,7 @@ _CHANGES: dict[str, set[str]] = {
     "toytrainer/constants.py": _ALL,
     "toysuite/defects/faults.py": set(_TEETH.values()),
     "toysuite/assets.yaml": _SECOND,
+    "toysuite/table.txt": _SECOND,
     "toysuite/unrelated.py": set(),
     "toytrainer/unused.py": set(),
     "toysuite/suite.py": set(),

@@ -72,6 +72,7 @@ def load_suite(suite: Suite) -> Loaded:
         loaded.problems += problems
         loaded.contracts += [contract] if contract else []
     loaded.problems += _unknown_assets(suite, loaded.contracts)
+    loaded.problems += _missing_files(suite, loaded.contracts)
     loaded.problems += _unbound(suite, loaded.contracts, complete=not loaded.problems)
     loaded.problems += _unknown_defects(suite, loaded.contracts)
     return loaded
@@ -463,6 +464,16 @@ def _unknown_assets(suite: Suite, contracts: Iterable[Contract]) -> Iterator[Pro
                 fix = f"did you mean {guess[0]!r}?" if guess else "enter it in the registry"
                 what = f"{test.id} requires {need}, which {suite.assets_file.name} lacks"
                 yield Problem(contract.path, test.line, what, fix)
+
+
+def _missing_files(suite: Suite, contracts: Iterable[Contract]) -> Iterator[Problem]:
+    for contract in contracts:
+        for test in contract.tests:
+            needs = {need for case in test.cases for need in case.requires}
+            for name in sorted(n.partition(":")[2] for n in needs if n.startswith("file:")):
+                if not (suite.root / name).is_file():
+                    what = f"{test.id} requires the file {name}, which does not exist"
+                    yield Problem(contract.path, test.line, what, "name a file of the suite")
 
 
 def _unknown_defects(suite: Suite, contracts: Iterable[Contract]) -> Iterator[Problem]:

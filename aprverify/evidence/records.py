@@ -178,6 +178,7 @@ class Row:
     comparisons: tuple[Comparison, ...]
     measures: Mapping[str, Any]
     plant: Plant | None
+    assets: Mapping[str, str]
     source_id: str
     environment: str
     started: str

@@ -267,6 +267,10 @@ def _provenance(run: Run) -> list[str]:
             ([code(c.path), escape(c.version), code(c.sha256)] for c in run.contracts),
         ),
     ]
+    assets = sorted({item for row in run.rows for item in row.assets.items()})
+    if assets:
+        named = ([code(name), code(sha256)] for name, sha256 in assets)
+        lines += ["", *table(("asset used", "sha256"), named)]
     for environment in run.environments:
         about = f"{escape(environment.id)}: {escape(where(environment))}"
         lines += ["", *details(about, table(("what", "value"), _machine(environment)))]

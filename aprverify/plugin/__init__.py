@@ -198,7 +198,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     state = item.config.stash[STATE]
     item.stash[ATTEMPT] = Attempt(entry, state.loaded.configurations)
     try:
-        check_requirements(entry, state.assets)
+        item.stash[ATTEMPT].assets = check_requirements(entry, state.assets)
     except NotRun as reason:
         item.stash[ATTEMPT].failed("setup", reason)
         pytest.skip(f"NOT RUN: {reason}")

@@ -25,6 +25,7 @@ class Attempt:
     configurations: Mapping[str, Mapping[str, Any]]
     comparisons: list[tuple[str, Outcome]] = field(default_factory=list)
     measures: dict[str, Any] = field(default_factory=dict)
+    assets: dict[str, str] = field(default_factory=dict)
     plant: Plant | None = None
     plant_report: Path | None = None
     canary: str = "not_measured"
@@ -186,6 +187,7 @@ class Attempt:
             "measures": self.measures,
             "plant": plant
             and {"reached": plant.reached, "changed": plant.changed, "canary": self.canary},
+            "assets": self.assets,
             "source_id": source_id,
             "environment": environment,
             "started": self.started,

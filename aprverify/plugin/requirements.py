@@ -10,17 +10,23 @@ from aprverify.outcomes import NotRun
 from aprverify.plan import Entry
 
 
-def check_requirements(entry: Entry, assets: AssetStore) -> None:
-    """Raise `NotRun` with a reason and a remedy if `entry` cannot run here."""
+def check_requirements(entry: Entry, assets: AssetStore) -> dict[str, str]:
+    """The SHA-256 of each asset that `entry` needs, by name.
+
+    Raises:
+        NotRun: it cannot run here; with the reason and a remedy.
+    """
     if entry.device == "cuda" and not visible_gpus():
         remedy = "aprverify verify, on a machine with a GPU"
         raise NotRun("device", "no CUDA GPU is visible", remedy)
+    hashes = {}
     for need in entry.case.requires:
         kind, _, name = need.partition(":")
         if kind == "package" and find_spec(name.partition(".")[0]) is None:
             raise NotRun("package", f"{name} is not installed", f"pip install {name}")
         if kind == "asset":
             try:
-                assets.path(name)
+                hashes[name] = assets.sha256(name)
             except AssetMissing as missing:
                 raise NotRun("asset", f"asset {missing.name} is not here", missing.remedy) from None
+    return hashes

@@ -132,6 +132,9 @@ _PROBLEMS: dict[str, tuple[Body, str, str]] = {
     "unknown asset": (
         _test(cases=_cases({"matrix": {"device": ["cpu"]}, "requires": ["asset:absen"]})),
         "requires asset:absen, which assets.yaml lacks", "did you mean 'asset:absent'?"),
+    "missing file": (
+        _test(cases=_cases({"matrix": {"device": ["cpu"]}, "requires": ["file:toysuite/no.txt"]})),
+        "requires the file toysuite/no.txt, which does not exist", "name a file of the suite"),
     "missing falsifier": (
         contract(falsification_tests=[
             falsification("FALSIFY-TOY-001", "falsify_toy.falsify_sum", invariants=["INV-TOY-001"]),

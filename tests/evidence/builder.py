@@ -121,6 +121,7 @@ def row(
         "comparisons": [comparison(observed)] if verdict else [],
         "measures": {"loss": observed} if verdict else {},
         "plant": {"reached": 3, "changed": 2, "canary": "same"} if planted else None,
+        "assets": {},
         "source_id": SHA,
         "environment": "",
         "started": "2026-01-02T08:00:01.5Z",

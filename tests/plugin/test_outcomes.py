@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -280,3 +281,13 @@ def test_the_exit_status_is_zero_only_where_something_held_and_nothing_failed(
     """A session in which nothing reached a verdict is no success, nor is one with a bare skip."""
     done = _suite(tmp_path / "project").pytest("-k", f"FALSIFY-TOY-{identity}")
     assert done.returncode == status, done.stdout
+
+
+def test_a_row_names_the_files_it_was_given_by_hash(tmp_path: Path) -> None:
+    """Two runs with other weights are told apart, though they name the same asset."""
+    toy = _suite(tmp_path / "project")
+    toy.write({"weights.bin": "weights"})
+    _, run = toy.record("-k", "FALSIFY-TOY-002.asset", "--asset", "absent=weights.bin")
+    (row,) = run.rows
+    assert row.outcome != "not_run"
+    assert row.assets == {"absent": hashlib.sha256(b"weights").hexdigest()}
