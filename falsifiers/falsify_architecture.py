@@ -6,13 +6,32 @@ from falsifiers.fixtures import Case, Configuration, Measured, Subject
 
 
 def falsify_parameter_count(subject: Subject, case: Case, measured: Measured) -> None:
-    """The default model has exactly the nominal and stored parameters of Llama-370M."""
+    """The trainer's Llama-370M has exactly the nominal and stored parameters of its contract."""
     config = subject.configuration(case.arch)
     instance = subject.build(config, device=case.device, dtype="float32", seed=0)
     stored = sum(parameter.numel() for parameter in instance.parameters().values())
     head = config["vocab_size"] * config["hidden_size"]
     tied = "lm_head.weight" not in instance.parameters()
     measured(stored_count=stored, nominal_count=stored + head * tied, head_is_tied=tied)
+
+
+def falsify_constants_equal_contract(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """The trainer's own constants equal the contract's, field by field, to the byte."""
+    import json
+
+    ours = {name: json.dumps(value) for name, value in subject.configuration(case.arch).items()}
+    theirs = {name: json.dumps(value) for name, value in configuration.items()}
+    different = [n for n in sorted(ours.keys() | theirs.keys()) if ours.get(n) != theirs.get(n)]
+    config = subject.configuration(case.arch)
+    measured(
+        different_fields=len(different),
+        which=", ".join(different),
+        width_of_heads=config["num_heads"] * config["head_dim"],
+        heads_left_over=config["num_heads"] % config["num_kv_heads"],
+        theta=config["rope_theta"],
+    )
 
 
 def falsify_wrong_count_is_refused(

@@ -113,8 +113,8 @@ def falsify_populate_covers_every_tensor(
             weights[name] = torch.ones(configuration["hidden_size"])
         case "shape":
             weights[name] = torch.ones(weights[name].numel() + 1)
-        case "nan":
-            weights[name][0] = torch.nan
+        case "nan" | "inf":
+            weights[name][0] = float(case.fault)
     path = write_folder(tmp_path / "model", configuration, weights)
     refusal = attempt(
         lambda: subject.build_pretrain(

@@ -7,7 +7,6 @@ from pathlib import Path
 from falsifiers.fixtures import Assets, Case, Configuration, Measured, Subject
 
 STEPS = 6
-POISONED_STEP = 3
 
 
 def falsify_nonfinite_step_aborts(
@@ -25,9 +24,9 @@ def falsify_nonfinite_step_aborts(
     value = {"nan": math.nan, "inf": math.inf}[case.value]
 
     def poison(step: int) -> None:
-        if step == POISONED_STEP and case.poisoned == "gradient":
+        if step == case.step and case.poisoned == "gradient":
             instance.on_gradient(name, lambda gradient: torch.full_like(gradient, value))
-        if step == POISONED_STEP and case.poisoned == "weight":
+        if step == case.step and case.poisoned == "weight":
             instance.set_parameters({name: torch.full_like(instance.parameters()[name], value)})
 
     batches = [random_batch(configuration, 2, 16, seed) for seed in range(STEPS)]
@@ -70,7 +69,9 @@ def falsify_logged_loss_and_norm_are_real(
     from falsifiers.inputs import ragged_batch, roughen
     from falsifiers.reference.gradients import global_norm, loss_and_gradients
 
-    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    instance = subject.build(
+        configuration, device=case.device, dtype=case.dtype, seed=case.seed, lr=case.lr
+    )
     roughen(instance, case.seed)
     snapshots = []
 
@@ -79,7 +80,7 @@ def falsify_logged_loss_and_norm_are_real(
 
     batches = [ragged_batch(configuration, 3, 16, seed) for seed in range(STEPS)]
     result = instance.run(batches, steps=STEPS, log=tmp_path / "log.jsonl", before_step=snapshot)
-    loss_errors, norm_errors = [], []
+    loss_errors, norm_errors, misreported = [], [], 0
     for weights, batch, line in zip(snapshots, batches, result.logged, strict=True):
         loss, gradients = loss_and_gradients(
             weights, configuration, batch.tokens, batch.target_mask
@@ -87,11 +88,13 @@ def falsify_logged_loss_and_norm_are_real(
         norm = global_norm(gradients)
         loss_errors.append(abs(line["train_loss"] - loss) / loss)
         norm_errors.append(abs(line["grad_norm"] - norm) / norm)
+        misreported += line["step"] != len(norm_errors) - 1 or line["lr"] != case.lr
     measured(
         logged_steps=len(result.logged),
         loss_error=max(loss_errors),
         norm_error=max(norm_errors),
         smallest_norm=min(line["grad_norm"] for line in result.logged),
+        misreported=misreported,
     )
 
 

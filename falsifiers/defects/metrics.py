@@ -43,6 +43,50 @@ class _UnexplainedUtilisation(_LogAltered):
     fields: ClassVar[dict[str, Any]] = {"gpu_util_pct": None, "gpu_util_absent_reason": None}
 
 
+class _CountedFromOne(InstanceWrapper):
+    def run(self, *arguments: Any, **options: Any) -> Any:
+        """The run with its steps numbered from 1."""
+        from dataclasses import replace
+
+        result = self.inner.run(*arguments, **options)
+        self.plant.effect(bool(result.logged))
+        return replace(result, logged=[{**x, "step": x["step"] + 1} for x in result.logged])
+
+
+class _RateHalved(InstanceWrapper):
+    def run(self, *arguments: Any, **options: Any) -> Any:
+        """The run with half the rate in its log."""
+        from dataclasses import replace
+
+        result = self.inner.run(*arguments, **options)
+        self.plant.effect(any(line["lr"] for line in result.logged))
+        return replace(result, logged=[{**x, "lr": x["lr"] / 2} for x in result.logged])
+
+
+@defect(
+    "step-counted-from-one",
+    kind=PROTOCOL,
+    imitates="a counter that is advanced before it is logged",
+    symptom="the first step is logged as step 1",
+    hidden="every curve is shifted by one step",
+)
+def step_counted_from_one(plant: Plant) -> None:
+    """See the class."""
+    wrap_instances(plant, _CountedFromOne)
+
+
+@defect(
+    "logged-rate-halved",
+    kind=PROTOCOL,
+    imitates="a rate logged from one parameter group of several",
+    symptom="the log holds half the rate that was used",
+    hidden="training itself is right",
+)
+def logged_rate_halved(plant: Plant) -> None:
+    """See the class."""
+    wrap_instances(plant, _RateHalved)
+
+
 @defect(
     "placeholder-metrics",
     kind=PROTOCOL,

@@ -43,6 +43,50 @@ def untied_head(plant: Plant) -> None:
     _change_llama_370m(plant, tie_word_embeddings=False)
 
 
+@defect(
+    "theta-500000",
+    kind=SOURCE,
+    imitates="the frozen architecture drifted: theta of a newer family",
+    symptom="Llama-370M rotates with theta 500000 instead of 10000",
+    hidden="the parameter count is right, and it trains at least as well",
+)
+def theta_500000(plant: Plant) -> None:
+    """Change theta."""
+    _change_llama_370m(plant, rope_theta=500000.0)
+
+
+@defect(
+    "eight-heads-of-128",
+    kind=SOURCE,
+    imitates="the frozen architecture drifted: wider heads",
+    symptom="Llama-370M has 8 heads of 128 and 2 key-value heads",
+    hidden="every matrix has the same shape, so the parameter count is right",
+)
+def eight_heads_of_128(plant: Plant) -> None:
+    """Change the heads and keep every shape."""
+    _change_llama_370m(plant, num_heads=8, num_kv_heads=2, head_dim=128)
+
+
+class _ConstantLost(SubjectWrapper):
+    def configuration(self, name: str) -> Any:
+        """The configuration without its eps, which something will default."""
+        clean = self.inner.configuration(name)
+        self.plant.effect("rms_norm_eps" in clean)
+        return {field: value for field, value in clean.items() if field != "rms_norm_eps"}
+
+
+@defect(
+    "constant-lost",
+    kind=PROTOCOL,
+    imitates="a configuration field that is left out and defaulted downstream",
+    symptom="the trainer's Llama-370M states no eps",
+    hidden="whatever the default is, it trains",
+)
+def constant_lost(plant: Plant) -> None:
+    """See the class."""
+    plant.wrap_subject(lambda subject: _ConstantLost(subject, plant))
+
+
 class _ParameterMissing(InstanceWrapper):
     def parameters(self) -> Any:
         """The parameters without the final norm."""
