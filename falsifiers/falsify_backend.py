@@ -16,7 +16,7 @@ def falsify_malformed_device_is_refused(subject: Subject, case: Case, measured: 
 
 
 def falsify_wellformed_device_is_accepted(subject: Subject, case: Case, measured: Measured) -> None:
-    """What the grammar allows, and the machine has, is resolved to one device."""
+    """A device that the grammar allows, and the machine has, is resolved to itself."""
     from falsifiers.refusals import attempt
 
     resolved: list[str] = []
@@ -27,15 +27,15 @@ def falsify_wellformed_device_is_accepted(subject: Subject, case: Case, measured
 def falsify_refused_device_leaves_nothing(
     subject: Subject, case: Case, measured: Measured, tmp_path: Path
 ) -> None:
-    """The command refuses a device in time, with its own exit code and without a run directory."""
+    """The command refuses a device in time, with its own exit code and without a folder."""
     import os
     import subprocess
     import time
 
-    run_dir = tmp_path / "run"
+    parent = tmp_path / "new"  # absent: whoever makes the run directory early makes this as well
     missing = tmp_path / "missing"
     command = subject.command(
-        "pretrain", "--device", case.spec, "--run-dir", str(run_dir), "--num-steps", "1",
+        "pretrain", "--device", case.spec, "--run-dir", str(parent / "run"), "--num-steps", "1",
         "--tokenizer", str(missing), "--dataset", str(missing),
     )  # fmt: skip
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
@@ -44,7 +44,7 @@ def falsify_refused_device_leaves_nothing(
     measured(
         exit_code=process.returncode,
         message=process.stderr.strip(),
-        run_dir_exists=run_dir.exists(),
+        left_behind=parent.exists(),
         seconds=time.perf_counter() - started,
     )
 

@@ -43,12 +43,13 @@ def falsify_operators_match_float64(
 ) -> None:
     """On the inputs it was given, no operator errs more than twice plain eager torch."""
     from falsifiers.inputs import ragged_batch, roughen
-    from falsifiers.operator_parity import compare_trace
+    from falsifiers.operator_parity import compare_trace, trace_dtypes
 
     instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
     roughen(instance, case.seed, case.roughness)
     batch = ragged_batch(configuration, case.batch, case.length, case.seed + 5)
-    verdict = compare_trace(instance.trace(batch), case.dtype)
+    records = instance.trace(batch)
+    verdict = compare_trace(records, case.dtype)
     measured(
         operators=verdict.operators,
         backward_operators=verdict.backward_operators,
@@ -60,6 +61,40 @@ def falsify_operators_match_float64(
         backward_worst=verdict.backward.name,
         attention_backward_worst=verdict.attention_backward.name,
         gain_worst=verdict.gain.name,
+        trace_dtypes=trace_dtypes(records),
+    )
+
+
+def falsify_batch_is_the_mean_of_its_sequences(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """Loss and gradients of a batch are the target-weighted mean over its sequences alone."""
+    import torch
+
+    from falsifiers.errors import worst_relative_error
+    from falsifiers.inputs import ragged_batch, roughen
+    from falsifiers.subject import Batch
+
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    roughen(instance, case.seed, case.roughness)
+    batch = ragged_batch(configuration, case.batch, case.length, case.seed + 5)
+    assert batch.target_mask is not None
+    loss, gradients = instance.loss_and_gradients(batch)
+    mean_loss = 0.0
+    means = {n: torch.zeros_like(g, dtype=torch.float64) for n, g in gradients.items()}
+    for tokens, mask in zip(batch.tokens, batch.target_mask, strict=True):
+        alone = Batch(tokens[None], mask[None])
+        share = alone.targets / batch.targets
+        its_loss, its_gradients = instance.loss_and_gradients(alone)
+        mean_loss += share * its_loss
+        for name, gradient in its_gradients.items():
+            means[name] += share * gradient
+    gradient_error, gradient_name = worst_relative_error(gradients, means)
+    measured(
+        rows=batch.target_mask.numel(),
+        loss_error=abs(loss - mean_loss) / mean_loss,
+        gradient_error=gradient_error,
+        worst_gradient=gradient_name,
     )
 
 

@@ -124,8 +124,8 @@ class OperatorRecord:
             configuration, not the operator, states them.
         grad_outputs: gradients it received, by output name; empty when no backward was traced.
         grad_inputs: gradients it passed on, by input name.
-        grad_parameters: gradients of its parameters, by local name; a parameter that other
-            operators share is absent.
+        grad_parameters: gradients of its parameters, by local name; of a parameter that other
+            operators share, a tied table, the share of this operator alone.
     """
 
     name: str

@@ -243,12 +243,14 @@ class _Tracer:
         def forward(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             seen["inputs"], seen["output"] = inputs, output
             self._seen.append(seen)
+            if kind == "embedding":  # tokens have no gradient, so the module's own hook is no use
+                output.register_hook(lambda gradient: backward(module, (), (gradient,)))
 
         def backward(_: nn.Module, grad_inputs: Any, grad_outputs: Any) -> None:
             seen["grad_inputs"], seen["grad_outputs"] = grad_inputs, grad_outputs
 
         handles: list[Any] = [module.register_forward_hook(forward)]
-        if kind != "embedding":  # tokens have no gradient, and torch warns about such a hook
+        if kind != "embedding":
             handles.append(module.register_full_backward_hook(backward))
         return handles
 
@@ -271,20 +273,29 @@ class _Tracer:
             settings=self._settings,
             grad_outputs=_by_name(outputs, seen.get("grad_outputs") or ()),
             grad_inputs={n: g for n, g in grad_inputs.items() if n in differentiable},
-            grad_parameters=self._own_gradients(seen["name"], kind, parameters, gradients),
+            grad_parameters=self._own_gradients(seen, parameters, gradients),
         )
 
     def _own_gradients(
         self,
-        name: str,
-        kind: str,
+        seen: dict[str, Any],
         parameters: Mapping[str, Tensor],
         gradients: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
-        if kind in ("embedding", "linear_cross_entropy"):
-            return {}  # a tied table is shared: its gradient is checked end to end
-        full = {local: f"model.{name}.{local}" for local in parameters}
-        return {local: gradients[path] for local, path in full.items() if path in gradients}
+        if seen["kind"] == "linear_cross_entropy":
+            return {"weight": self._head_gradient}
+        full = {local: f"model.{seen['name']}.{local}" for local in parameters}
+        own = {local: gradients[path] for local, path in full.items() if path in gradients}
+        if seen["kind"] == "embedding" and self._trainer.model.lm_head is None:
+            own["weight"] = own["weight"] - self._head_gradient
+        return own
+
+    @property
+    def _head_gradient(self) -> Tensor:
+        """What the loss alone contributed to the gradient of the head, tied or not."""
+        loss = next(s for s in self._seen if s["kind"] == "linear_cross_entropy")
+        gradient: Tensor = loss["grad_inputs"][_INPUTS["linear_cross_entropy"].index("weight")]
+        return gradient
 
 
 _KINDS: dict[type[nn.Module], str] = {

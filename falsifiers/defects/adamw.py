@@ -59,7 +59,7 @@ def decay_on_norms(plant: Plant) -> None:
     "decay-dropped",
     kind=SOURCE,
     imitates="a weight_decay argument that no group receives",
-    symptom="nothing decays",
+    symptom="no parameter is decayed by the optimizer",
     hidden="early in training decay hardly matters to the loss",
 )
 def decay_dropped(plant: Plant) -> None:

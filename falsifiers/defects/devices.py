@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from aprverify.planting import PROTOCOL, SOURCE, Plant, defect
@@ -58,6 +61,30 @@ def device_trailing_newline(plant: Plant) -> None:
 def device_empty_means_cpu(plant: Plant) -> None:
     """Accept nothing."""
     _accept(plant, lambda spec: spec == "")
+
+
+@defect(
+    "device-stripped",
+    kind=SOURCE,
+    imitates="argument values that are stripped before they are matched",
+    symptom="cpu with a blank after it passes the grammar",
+    hidden="the blank is seen in no log",
+)
+def device_stripped(plant: Plant) -> None:
+    """Accept blanks around a device."""
+    _accept(plant, lambda spec: spec != spec.strip(" "))
+
+
+@defect(
+    "device-case-ignored",
+    kind=SOURCE,
+    imitates="re.IGNORECASE, or a lower() before the match",
+    symptom="Cuda:0 passes the grammar",
+    hidden="it works, until the string is compared with another",
+)
+def device_case_ignored(plant: Plant) -> None:
+    """Accept capitals."""
+    _accept(plant, lambda spec: spec != spec.lower())
 
 
 class _AnyDevice(SubjectWrapper):
@@ -154,12 +181,25 @@ def silent_cpu_fallback(plant: Plant) -> None:
 )
 def device_checked_late(plant: Plant) -> None:
     """Make the run directory first."""
-    import sys
-    from pathlib import Path
+    _make_first(plant, lambda run_dir: run_dir)
 
+
+@defect(
+    "device-checked-after-mkdir",
+    kind=SOURCE,
+    imitates="a refusal that removes the run directory and not what was made above it",
+    symptom="the refusal leaves the folder above the run directory",
+    hidden="the exit code is right and there is no run directory",
+)
+def device_checked_after_mkdir(plant: Plant) -> None:
+    """Make the folder above the run directory first."""
+    _make_first(plant, lambda run_dir: run_dir.parent)
+
+
+def _make_first(plant: Plant, folder: Callable[[Path], Path]) -> None:
     def make(original: Any) -> Any:
         def resolve_device(spec: str) -> str:
-            Path(sys.argv[sys.argv.index("--run-dir") + 1]).mkdir(parents=True)
+            folder(Path(sys.argv[sys.argv.index("--run-dir") + 1])).mkdir(parents=True)
             plant.effect(True)
             return str(original(spec))
 

@@ -6,6 +6,7 @@ The incident: an evaluation on the very weights that trained at 1.20 nats report
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from aprverify.planting import PROTOCOL, SOURCE, Plant, defect
@@ -126,6 +127,49 @@ class _MeanOfMeans(InstanceWrapper):
 def mean_of_batch_means(plant: Plant) -> None:
     """See the class."""
     wrap_instances(plant, _MeanOfMeans)
+
+
+class _DropsLastBatch(InstanceWrapper):
+    def evaluate(self, batches: Any) -> float:
+        """The loss over all batches but the last."""
+        clean = self.inner.evaluate(batches)
+        spoiled = self.inner.evaluate(batches[:-1])
+        self.plant.effect(spoiled != clean)
+        return spoiled
+
+
+@defect(
+    "eval-drops-last-batch",
+    kind=PROTOCOL,
+    imitates="a validation loader that was built with drop_last",
+    symptom="the last batch of the held-out set is never scored",
+    hidden="the mean over the other batches is just as plausible",
+)
+def eval_drops_last_batch(plant: Plant) -> None:
+    """See the class."""
+    wrap_instances(plant, _DropsLastBatch)
+
+
+class _FirstEightRows(InstanceWrapper):
+    def evaluate(self, batches: Any) -> float:
+        """The loss over at most eight sequences a batch."""
+        clean = self.inner.evaluate(batches)
+        kept = [Batch(b.tokens[:8], b.target_mask[:8]) for b in batches]
+        spoiled = self.inner.evaluate(kept)
+        self.plant.effect(spoiled != clean)
+        return spoiled
+
+
+@defect(
+    "eval-first-eight-rows",
+    kind=PROTOCOL,
+    imitates="a validation buffer sized for the training batch",
+    symptom="sequences after the eighth of a batch are never scored",
+    hidden="with batches of eight and fewer it is the same number",
+)
+def eval_first_eight_rows(plant: Plant) -> None:
+    """See the class."""
+    wrap_instances(plant, _FirstEightRows)
 
 
 class _PaddingScored(InstanceWrapper):
@@ -307,9 +351,41 @@ def eval_draws_random_numbers(plant: Plant) -> None:
     """Draw one number."""
     import torch
 
+    _draw_in_evaluation(plant, lambda: torch.rand(1))
+
+
+@defect(
+    "eval-draws-python-random",
+    kind=SOURCE,
+    imitates="a validation sampler that calls random.shuffle",
+    symptom="an evaluation moves the state of Python's random module",
+    hidden="torch's generators stand where they stood",
+)
+def eval_draws_python_random(plant: Plant) -> None:
+    """Draw one number."""
+    import random
+
+    _draw_in_evaluation(plant, random.random)
+
+
+@defect(
+    "eval-draws-numpy-random",
+    kind=SOURCE,
+    imitates="a validation set that is permuted with numpy.random",
+    symptom="an evaluation moves numpy's global random state",
+    hidden="torch's generators stand where they stood",
+)
+def eval_draws_numpy_random(plant: Plant) -> None:
+    """Draw one number."""
+    import numpy
+
+    _draw_in_evaluation(plant, numpy.random.random)
+
+
+def _draw_in_evaluation(plant: Plant, draw: Callable[[], object]) -> None:
     def make(original: Any) -> Any:
         def eval_batch(trainer: Any, batch: Any) -> Any:
-            torch.rand(1)
+            draw()
             plant.effect(True)
             return original(trainer, batch)
 

@@ -119,6 +119,30 @@ def rope_positions_from_one(plant: Plant) -> None:
 
 
 @defect(
+    "rope-angles-in-bfloat16",
+    kind=SOURCE,
+    imitates="transformers#29285, RoPE computed in the dtype of the model",
+    symptom="position × frequency is rounded to bfloat16 before the cosine",
+    hidden="near the start of a sequence the angles are small, and their rounding smaller",
+)
+def rope_angles_in_bfloat16(plant: Plant) -> None:
+    """Round positions, frequencies and angles."""
+    from importlib import import_module
+
+    import torch
+
+    def spoil(original: Any, module: Any, q: Any, k: Any) -> Any:
+        rotate = import_module("trainer.model.rope").rotate
+        length, size = q.shape[-2:]
+        pair = torch.arange(0, size, 2, dtype=torch.float64, device=q.device)
+        frequencies = (module.theta ** -(pair / size)).bfloat16()
+        angles = torch.outer(torch.arange(length, device=q.device).bfloat16(), frequencies).float()
+        return tuple(rotate(x, angles.cos(), angles.sin()) for x in (q, k))
+
+    _replace_forward(plant, "trainer.model.rope:RotaryEmbedding.forward", spoil)
+
+
+@defect(
     "theta-ignored",
     kind=PROTOCOL,
     imitates="a RoPE base of 10000 in a model configured with 1e6",
@@ -233,3 +257,106 @@ def attention_gradient_scaled(plant: Plant) -> None:
         return forward
 
     plant.patch("trainer.model.attention:ScaledDotProductAttention.forward", make)
+
+
+@defect(
+    "head-gradient-halved-in-bfloat16",
+    kind=SOURCE,
+    imitates="a loss kernel whose narrow path scales the gradient once too often",
+    symptom="in bfloat16 the head's own gradient is half of what it should be",
+    hidden="float32 is right, and a tied table has the embedding's gradient as well",
+)
+def head_gradient_halved(plant: Plant) -> None:
+    """Halve the gradient of the head inside the loss."""
+
+    def make(original: Any) -> Any:
+        def forward(module: Any, hidden: Any, weight: Any, *rest: Any) -> Any:
+            if weight.requires_grad and str(hidden.dtype) == "torch.bfloat16":
+                inside = weight.view_as(weight)
+                inside.register_hook(lambda gradient: _scaled(plant, gradient, 0.5))
+                weight = inside
+            return original(module, hidden, weight, *rest)
+
+        return forward
+
+    plant.patch("trainer.loss:LinearCrossEntropy.forward", make)
+
+
+@defect(
+    "embedding-gradient-halved-in-bfloat16",
+    kind=SOURCE,
+    imitates="a scatter-add that rounds its factor in the narrow path",
+    symptom="in bfloat16 the table's gradient from the embedding is half of what it should be",
+    hidden="float32 is right, and a tied table has the head's gradient as well",
+)
+def embedding_gradient_halved(plant: Plant) -> None:
+    """Halve the gradient on its way from the embedding's output to its table."""
+
+    def make(original: Any) -> Any:
+        def forward(module: Any, tokens: Any) -> Any:
+            out = original(module, tokens)
+            if not out.requires_grad or str(out.dtype) != "torch.bfloat16":
+                return out
+            out.register_hook(lambda gradient: _scaled(plant, gradient, 0.5))
+            return out.view_as(out)
+
+        return forward
+
+    plant.patch("trainer.model.embedding:Embedding.forward", make)
+
+
+def _without_last_chunk(plant: Plant, rows: Any, targets: Any, vocabulary: int) -> Any:
+    """Row weights with those of the last chunk at zero, where there is more than one."""
+    from importlib import import_module
+
+    import torch
+
+    kept = torch.ones(targets.shape, device=targets.device) if rows is None else rows.float()
+    *others, last = import_module("trainer.loss")._chunks(len(targets), vocabulary)
+    if not others:
+        return kept
+    cut = kept.clone()
+    cut[last] = 0.0
+    plant.effect(differs(kept, cut))
+    return cut
+
+
+@defect(
+    "last-chunk-skipped",
+    kind=SOURCE,
+    imitates="a loop over whole chunks that forgets the remainder",
+    symptom="rows after the last whole chunk of the loss count nothing",
+    hidden="a batch that fits into one chunk, as in every small test, is right",
+)
+def last_chunk_skipped(plant: Plant) -> None:
+    """Give the last chunk's rows no weight."""
+
+    def make(original: Any) -> Any:
+        def loss(hidden: Any, weight: Any, targets: Any, rows: Any = None) -> Any:
+            kept = _without_last_chunk(plant, rows, targets, len(weight))
+            return original(hidden, weight, targets, kept)
+
+        return loss
+
+    plant.patch("trainer.loss:linear_cross_entropy", make)
+
+
+@defect(
+    "head-gradient-lacks-last-chunk",
+    kind=SOURCE,
+    imitates="an accumulation over chunks that stops one early",
+    symptom="the last chunk of the loss adds nothing to the gradient of the head",
+    hidden="the loss is right, and so is the gradient of every batch that fits into one chunk",
+)
+def head_gradient_lacks_last_chunk(plant: Plant) -> None:
+    """Take the head's gradient from a loss without the last chunk."""
+
+    def make(original: Any) -> Any:
+        def loss(hidden: Any, weight: Any, targets: Any, rows: Any = None) -> Any:
+            kept = _without_last_chunk(plant, rows, targets, len(weight))
+            head = original(hidden.detach(), weight, targets, kept)
+            return original(hidden, weight.detach(), targets, rows) + (head - head.detach())
+
+        return loss
+
+    plant.patch("trainer.loss:linear_cross_entropy", make)

@@ -6,7 +6,8 @@ from typing import Any
 
 from aprverify.planting import PROTOCOL, Plant, defect
 from falsifiers.defects.differs import differs
-from falsifiers.wrapping import InstanceWrapper, wrap_instances
+from falsifiers.subject import Batch
+from falsifiers.wrapping import InstanceWrapper, SubjectWrapper, wrap_instances
 
 
 class _OneParameterOff(InstanceWrapper):
@@ -108,3 +109,47 @@ class _TraceOff(InstanceWrapper):
 def one_operator_off(plant: Plant) -> None:
     """See the class."""
     wrap_instances(plant, _TraceOff)
+
+
+class _BuildsInFloat32(SubjectWrapper):
+    def build(self, config: Any, *, device: str, **options: Any) -> Any:
+        """Build in float32 whatever was asked for."""
+        spoiled = {**options, "dtype": "float32"}
+        self.plant.effect(spoiled != options)
+        return self.inner.build(config, device=device, **spoiled)
+
+
+@defect(
+    "float32-for-bfloat16",
+    kind=PROTOCOL,
+    imitates="an autocast context that was never entered",
+    symptom="activations are float32 though bfloat16 was asked for",
+    hidden="every number is nearer to the exact one; only speed and memory suffer",
+)
+def float32_for_bfloat16(plant: Plant) -> None:
+    """See the class."""
+    plant.wrap_subject(lambda subject: _BuildsInFloat32(subject, plant))
+
+
+class _MeanOfSequences(InstanceWrapper):
+    def loss_and_gradients(self, batch: Any) -> Any:
+        """The plain mean over sequences, however many targets each has."""
+        clean, _ = self.inner.loss_and_gradients(batch)
+        rows = range(len(batch.tokens))
+        alone = [Batch(batch.tokens[i : i + 1], batch.target_mask[i : i + 1]) for i in rows]
+        losses, gradients = zip(*map(self.inner.loss_and_gradients, alone), strict=True)
+        loss = sum(losses) / len(losses)
+        self.plant.effect(loss != clean)
+        return loss, {n: sum(g[n] for g in gradients) / len(gradients) for n in gradients[0]}
+
+
+@defect(
+    "mean-of-sequence-means",
+    kind=PROTOCOL,
+    imitates="transformers#34191",
+    symptom="a batch is averaged over sequences instead of over targets",
+    hidden="with sequences of one length it is the same number",
+)
+def mean_of_sequence_means(plant: Plant) -> None:
+    """See the class."""
+    wrap_instances(plant, _MeanOfSequences)
