@@ -1,18 +1,35 @@
-"""The command line. Each subcommand stands in `aprverify/commands/`; none imports torch."""
+"""The command line. Each subcommand stands in `aprverify/commands/`; none imports torch.
+
+Whatever goes wrong here must not end with exit status 1, which says that a claim was falsified.
+"""
 
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 from aprverify import __version__
 from aprverify.commands import check, evidence, fetch, lint, list_, report, verify
+from aprverify.evidence import verdict
 from aprverify.suite import SuiteError, find_suite
 
 _COMMANDS = (verify, lint, list_, check, report, evidence, fetch)
+_BROKEN_PIPE = 141
+_ADVICE = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there",
+    errno.EACCES: "get access to it, or name another place",
+    errno.EPERM: "get access to it, or name another place",
+    errno.EROFS: "name a place that can be written to",
+    errno.EEXIST: "name another place",
+}
 _DESCRIPTION = """\
-Say whether an LLM trainer is right, by trying to show that it is wrong.
+Try to show that an LLM trainer is wrong, and record what held.
 
 A typical day:
   aprverify fetch                  get the weights and tokenizers that some claims need
@@ -27,14 +44,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns its exit code."""
     options = _parser().parse_args(arguments)
     try:
+        # Lanes are started as `python -m pytest`, which finds subjects in the working folder too.
+        if (folder := os.getcwd()) not in sys.path:
+            sys.path.append(folder)
         options.suite = find_suite(options.suite)
-        return int(options.run(options))
+        status = int(options.run(options))
+        sys.stdout.flush()
+        return status
     except SuiteError as error:
         print(f"aprverify: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\naprverify: stopped", file=sys.stderr)
-        return 130
+        return verdict.INTERRUPTED
+    except BrokenPipeError:
+        # As shells report a reader that had enough, such as `head`.
+        _finish_output()
+        return _BROKEN_PIPE
+    except OSError as error:
+        _finish_output()
+        place = error.filename or "its output, or a process that it starts"
+        advice = _ADVICE.get(error.errno or 0, "mend that")
+        what = error.strerror or str(error)
+        print(f"aprverify: {place}: {what}; {advice}, and run it again", file=sys.stderr)
+        return verdict.BROKEN
+    except Exception:
+        traceback.print_exc()
+        print("aprverify: a bug of aprverify or of the suite; please report it", file=sys.stderr)
+        return verdict.BROKEN
+
+
+def _finish_output() -> None:
+    """Keep the interpreter from failing once more, on its way out, over what cannot be written."""
+    with suppress(OSError):
+        sys.stdout.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,6 +21,7 @@ from aprverify.evidence.promote import (
 )
 from aprverify.evidence.reader import read_run
 from aprverify.evidence.refusals import EvidenceRefused
+from aprverify.evidence.saving import write_text
 from aprverify.plan import make_plan
 from aprverify.planting import load_defects
 from aprverify.source_id import current_source_ids
@@ -45,33 +46,40 @@ def run(args: argparse.Namespace) -> int:
     directory: Path = args.suite.evidence_dir
     try:
         if args.action == "add":
-            return _add(args.path, directory)
-        return _check(directory) if args.check else _index(args, directory)
+            return _add(args.path, args.suite)
+        return _check(directory) if args.check else _index(args.suite)
     except (EvidenceRefused, NotPromoted) as refusal:
         print(f"refused ({type(refusal).__name__}): {refusal}", file=sys.stderr)
         return verdict.REFUSED
 
 
-def _add(path: Path, directory: Path) -> int:
-    folder = promote(read_run(path), directory)
-    _write(directory)
-    print(f"{folder}\nCommit {directory}.")
+def _add(path: Path, suite: Suite) -> int:
+    run = read_run(path)
+    folder = promote(run, suite.evidence_dir, _current_source_ids(suite, run.header.subject))
+    _write(suite.evidence_dir)
+    print(f"{folder}\nCommit {suite.evidence_dir}.")
     return verdict.OK
 
 
-def _index(args: argparse.Namespace, directory: Path) -> int:
-    _write(directory)
-    merged = merge_runs(promoted_runs(directory), _current_source_ids(args.suite))
-    stale = count(len(merged.stale_keys), "row is stale", "rows are stale")
-    unseen = count(len(merged.unseen), "entry has no row", "entries have no row")
-    print(f"{directory / INDEX_FILE}\nAs of now {stale}, and {unseen}.")
+def _index(suite: Suite) -> int:
+    _write(suite.evidence_dir)
+    runs = promoted_runs(suite.evidence_dir)
+    merged = [
+        merge_runs(
+            [run for run in runs if run.header.subject == subject],
+            _current_source_ids(suite, subject),
+        )
+        for subject in sorted({run.header.subject for run in runs}) or [next(iter(suite.subjects))]
+    ]
+    stale = count(sum(len(m.stale_keys) for m in merged), "row is stale", "rows are stale")
+    unseen = count(sum(len(m.unseen) for m in merged), "entry has no row", "entries have no row")
+    print(f"{suite.evidence_dir / INDEX_FILE}\nAs of now {stale}, and {unseen}.")
     return verdict.OK
 
 
-def _current_source_ids(suite: Suite) -> dict[str, str]:
+def _current_source_ids(suite: Suite, subject: str) -> dict[str, str]:
     entries = make_plan(load_suite(suite).contracts, teeth="declared")
-    subject = next(iter(suite.subjects.values()))
-    return current_source_ids(suite, entries, subject, load_defects(suite))
+    return current_source_ids(suite, entries, suite.subject(subject), load_defects(suite))
 
 
 def _check(directory: Path) -> int:
@@ -90,4 +98,4 @@ def _check(directory: Path) -> int:
 
 def _write(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / INDEX_FILE).write_text(index_text(directory), encoding="utf-8")
+    write_text(directory / INDEX_FILE, index_text(directory))

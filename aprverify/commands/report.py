@@ -11,6 +11,7 @@ from aprverify.evidence.promote import REPORT_FILE
 from aprverify.evidence.reader import read_run
 from aprverify.evidence.refusals import EvidenceRefused
 from aprverify.evidence.report import render_report
+from aprverify.evidence.saving import write_text
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -35,6 +36,6 @@ def run(args: argparse.Namespace) -> int:
         print(text, end="")
         return verdict.OK
     output = args.output or found.path.with_name(REPORT_FILE)
-    output.write_text(text, encoding="utf-8")
+    write_text(output, text)
     print(output)
     return verdict.OK

@@ -8,10 +8,12 @@ The verdict comes from the rows, not from pytest's exit status.
 from __future__ import annotations
 
 import argparse
+import secrets
 import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,16 @@ from aprverify.evidence.promote import REPORT_FILE
 from aprverify.evidence.reader import RUN_FILE, read_run
 from aprverify.evidence.refusals import EvidenceRefused
 from aprverify.evidence.report import render_report
+from aprverify.evidence.saving import write_text
 from aprverify.evidence.summary import render_summary
 from aprverify.gpus import visible_gpus
-from aprverify.suite import Suite
+from aprverify.suite import Suite, SuiteError
 
 _USAGE = 2
 _EXIT_CODES = """\
 exit codes: 0 nothing is FALSIFIED, VACUOUS or BROKEN; 1 falsified; 2 usage, or the contracts have
-problems; 3 vacuous; 4 broken; 5 required entries did not run; 6 nothing reached a verdict; 7 the
-run is refused as evidence; 130 stopped"""
+problems; 3 vacuous; 4 broken, or a file could not be written; 5 required entries did not run;
+6 nothing reached a verdict; 7 the run is refused as evidence; 130 stopped"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -77,6 +80,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Lint, run the lanes, join them, report. Returns a code of `aprverify.evidence.verdict`."""
     suite: Suite = args.suite
+    if args.subject:
+        _check_subject(suite, args.subject)
     problems = load_suite(suite).problems
     if problems:
         print(*problems, sep="\n", file=sys.stderr)
@@ -101,7 +106,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_id() -> str:
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    # The random part keeps two runs apart that begin in the same second.
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def _check_subject(suite: Suite, name: str) -> None:
+    """Find the subject's module before anything runs; its attribute is met when it is imported.
+
+    Raises:
+        SuiteError: there is no such subject, or no such module.
+    """
+    module = suite.subject(name).partition(":")[0]
+    try:
+        fault = "" if find_spec(module) else f"No module named {module!r}"
+    except Exception as error:  # the packages above it are imported, and may raise anything
+        fault = f"{type(error).__name__}: {error}"
+    if fault:
+        raise SuiteError(
+            f"--subject {name}: cannot be imported: {fault}. Install it or put its folder on "
+            "PYTHONPATH; nothing was run"
+        )
 
 
 def _session(args: argparse.Namespace, lane: str, folder: Path) -> list[str]:
@@ -154,7 +178,7 @@ def _conclude(folder: Path, lanes: list[Path], args: argparse.Namespace) -> int:
     except EvidenceRefused as refusal:
         print(f"aprverify: the run is refused: {refusal}", file=sys.stderr)
         return verdict.REFUSED
-    (folder / REPORT_FILE).write_text(render_report(joined), encoding="utf-8")
+    write_text(folder / REPORT_FILE, render_report(joined))
     print()
     print(render_summary(joined, colour=sys.stdout.isatty()), end="")
     print(f"report: {folder / REPORT_FILE}")

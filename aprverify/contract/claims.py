@@ -359,19 +359,34 @@ def compare(op: str, observed: Any, bound: Any) -> bool:
 
 
 def _outcome(text: str, op: str, observed: Any, bound: Any, unit: str) -> Outcome:
-    numeric = op in ORDER and not any(isinstance(v, (str, bool)) for v in (observed, bound))
+    numeric = _numeric(op, observed, bound)
     if op in ORDER and not numeric and (op != "==" or type(observed) is not type(bound)):
         raise ClaimBroken(f"{text}: cannot compare {observed!r} {op} {bound!r}")
     if op in ("contains", "matches") and not isinstance(observed, str):
         raise ClaimBroken(f"{text}: {observed!r} is no text")
     holds = compare(op, observed, bound)
-    if not numeric:
-        return Outcome(text, op, observed, bound, unit, None, None, holds)
-    slack = _slack(op, observed, bound)
-    largest = max(abs(observed), abs(bound))
-    exact = op == "==" or not math.isfinite(slack)
-    margin = None if exact else (slack / largest if largest else 0.0)
+    slack, margin = slack_and_margin(op, observed, bound)
     return Outcome(text, op, observed, bound, unit, slack, margin, holds)
+
+
+def slack_and_margin(op: str, observed: Any, bound: Any) -> tuple[float | None, float | None]:
+    """How far `observed` is on the right side of `bound`: absolute, and over the larger of the two.
+
+    Negative where the comparison fails, NaN where a side is not finite. Only ordered numbers have a
+    slack; a margin needs a finite slack and another operator than ``==``.
+    """
+    if not _numeric(op, observed, bound):
+        return None, None
+    slack = _slack(op, observed, bound)
+    if op == "==" or not math.isfinite(slack):
+        return slack, None
+    largest = max(abs(observed), abs(bound))
+    return slack, slack / largest if largest else 0.0
+
+
+def _numeric(op: str, *sides: Any) -> bool:
+    numbers = (isinstance(v, (int, float)) and not isinstance(v, bool) for v in sides)
+    return op in ORDER and all(numbers)
 
 
 def _slack(op: str, observed: float, bound: float) -> float:

@@ -8,19 +8,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from aprverify.contract.claims import compare
+from aprverify.contract.claims import compare, slack_and_margin
 from aprverify.evidence.records import (
     CLAIM_OUTCOMES,
     TEETH_OUTCOMES,
     VERDICTS,
     Comparison,
+    Environment,
     Row,
     TestRecord,
 )
-from aprverify.evidence.values import is_finite
+from aprverify.evidence.values import encode, is_finite
 
 
-def contradictions(row: Row, test: TestRecord) -> Iterator[str]:
+def contradictions(row: Row, test: TestRecord, environment: Environment) -> Iterator[str]:
     """What is wrong with the row, one sentence each; nothing for a sound row."""
     yield from _kind(row)
     yield from _reason(row)
@@ -29,6 +30,8 @@ def contradictions(row: Row, test: TestRecord) -> Iterator[str]:
         yield from _comparison(comparison)
     if row.outcome in VERDICTS:
         yield from _verdict(row, test)
+        if row.device.startswith("cuda") and not environment.gpus:
+            yield f"{row.outcome} on {row.device}, but {environment.id} has no GPU"
 
 
 def _kind(row: Row) -> Iterator[str]:
@@ -61,6 +64,8 @@ def _plant(row: Row) -> Iterator[str]:
         yield f"{row.outcome}, but the planted code changed no output"
     elif row.plant.canary == "different":
         yield f"{row.outcome}, but the defect outlived its removal: the canary differs"
+    elif row.plant.canary != "same":
+        yield f"{row.outcome}, but whether the defect outlived its removal was not measured"
 
 
 def _comparison(comparison: Comparison) -> Iterator[str]:
@@ -76,6 +81,11 @@ def _comparison(comparison: Comparison) -> Iterator[str]:
     if holds is not comparison.holds:
         values = f"{comparison.observed!r} {comparison.op} {comparison.bound!r}"
         yield f"{said}: {values} is {holds}, the row says {comparison.holds}"
+    # Encoded, since a NaN equals nothing, not even itself.
+    recorded = encode([comparison.slack, comparison.margin])
+    distances = slack_and_margin(comparison.op, comparison.observed, comparison.bound)
+    if (found := encode(list(distances))) != recorded:
+        yield f"{said}: slack and margin are {found}, the row says {recorded}"
 
 
 def _verdict(row: Row, test: TestRecord) -> Iterator[str]:

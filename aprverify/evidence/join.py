@@ -17,17 +17,31 @@ def join_lanes(lanes: Sequence[Run], folder: Path, command: list[str]) -> None:
     """Write ``folder/run.jsonl`` from the lanes' runs, and remove their folders.
 
     The lanes have read the same contracts and none shares an entry with another; whatever does
-    not fit is refused by `RunWriter`, and then the lanes' folders stay.
+    not fit is refused by `RunWriter`. If joining fails, the lanes' folders stay and nothing else.
     """
     lines = [_lines(lane.path) for lane in lanes]
+    file = folder / RUN_FILE
+    writer = RunWriter(file)
+    try:
+        with writer:
+            _write(writer, lines, folder.name, command)
+    except BaseException:
+        file.unlink()
+        raise
+    for run in lanes:
+        shutil.rmtree(run.path.parent)
+
+
+def _write(
+    writer: RunWriter, lines: Sequence[list[dict[str, Any]]], run_id: str, command: list[str]
+) -> None:
     headers = [_body(lane[0]) for lane in lines]
     lane = headers[0]["selection"]["lane"] if len(headers) == 1 else "all"
     complete = all(header["selection"]["complete"] for header in headers)
-    writer = RunWriter(folder / RUN_FILE)
     writer.header(
         {
             **headers[0],
-            "run_id": folder.name,
+            "run_id": run_id,
             "command": command,
             "selection": {**headers[0]["selection"], "lane": lane, "complete": complete},
             "planned": sum(header["planned"] for header in headers),
@@ -41,8 +55,6 @@ def join_lanes(lanes: Sequence[Run], folder: Path, command: list[str]) -> None:
         elif line["type"] == "row":
             writer.row(_body(line))
     writer.footer(any(line["interrupted"] for lane_lines in lines for line in lane_lines[-1:]))
-    for run in lanes:
-        shutil.rmtree(run.path.parent)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -1,9 +1,9 @@
 """Several runs as one: which row speaks for an entry when more than one run has it.
 
 Rows merge by key. A row that reached a verdict, or broke, outweighs one that did not run, since a
-machine without the device says nothing about the entry; among the others the newest counts. Given
-the present `source_id` of each entry, rows about the present files outweigh all others, and an
-entry that has only older rows is stale.
+machine without the device says nothing about the entry. Then, given the present `source_id` of
+each entry, a row about the present files outweighs one about other files; among equals the newest
+counts. An entry is stale where the row that speaks for it is not about the present files.
 """
 
 from __future__ import annotations

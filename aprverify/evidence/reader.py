@@ -209,11 +209,12 @@ class _Reading:
         if row.key in self._rows:
             raise DuplicateKey(self._file, number, f"a second row for {row.key}")
         test = self._declared(number, row)
-        if row.environment not in self._environments:
+        environment = self._environments.get(row.environment)
+        if environment is None:
             raise UnknownEnvironment(self._file, number, f"{row.key} names {row.environment}")
         assert self._header is not None
         self._times(number, self._header.started, row.started)
-        for contradiction in contradictions(row, test):
+        for contradiction in contradictions(row, test, environment):
             raise InconsistentRow(self._file, number, f"{row.key}: {contradiction}")
         self._rows[row.key] = row
 

@@ -193,6 +193,12 @@ class Row:
         return self.key.removeprefix(f"{self.test}[").removesuffix(suffix)
 
     @property
+    def inapplicable(self) -> bool:
+        """Whether its defect cannot be planted in this subject, on whatever machine."""
+        reason = self.reason
+        return self.kind == "teeth" and reason is not None and reason.kind == "subject"
+
+    @property
     def device(self) -> str:
         """The case's device, or ``-`` where its matrix has none."""
         return str(self.case.get("device", "-"))

@@ -28,6 +28,7 @@ _WORST_TEETH = {
     "survived": "**survived**",
     "broken": "broken",
     "not_run": "not run",
+    "inapplicable": "does not apply",
     "caught": "caught",
 }
 _CLOSEST_SHOWN = 10
@@ -90,7 +91,8 @@ def _gates(run: Run) -> list[str]:
         ),
     ]
     if reasons := [_why(status) for status in with_rows if status.why]:
-        lines += ["", "Why a gate is not DISCHARGED:", "", *reasons]
+        title = "Why a gate is not DISCHARGED, or is without some of its teeth:"
+        lines += ["", title, "", *reasons]
     if without:
         names = ", ".join(code(status.gate) for status in without)
         lines += ["", *details(f"{count(len(without), 'gate')} without a row in this run", [names])]
@@ -196,7 +198,8 @@ def _teeth(run: Run, rows: Sequence[Row]) -> list[str]:
     cells: dict[tuple[str, str, str], Counter[str]] = {}
     for row in teeth:
         key = (row.test, row.defect or "", row.device)
-        cells.setdefault(key, Counter())[row.outcome] += 1
+        outcome = "inapplicable" if row.inapplicable else row.outcome
+        cells.setdefault(key, Counter())[outcome] += 1
     touched = {row.test for row in rows}
     pairs = [
         (test.id, defect)

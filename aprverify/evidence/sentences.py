@@ -71,7 +71,7 @@ def _selection(run: Run) -> list[str]:
 def _without_verdict(rows: Sequence[Row], noun: str, nouns: str) -> list[str]:
     parts = []
     total = count(len(rows), noun, nouns)
-    missing = [row for row in rows if row.outcome == "not_run"]
+    missing = [row for row in rows if row.outcome == "not_run" and not row.inapplicable]
     broken = [row for row in rows if row.outcome in ("broken", "inconclusive")]
     if missing:
         parts.append(f"{len(missing)} of {total} did not run ({_by_kind(missing)})")
@@ -104,7 +104,12 @@ def _reduced(claims: Sequence[Row]) -> list[str]:
 def _teeth(teeth: Sequence[Row]) -> list[str]:
     if not teeth:
         return ["that the falsifiers can fail (no defect was planted)"]
-    return _without_verdict(teeth, "planted defect", "planted defects")
+    parts = _without_verdict(teeth, "planted defect", "planted defects")
+    if inapplicable := [row for row in teeth if row.inapplicable]:
+        total = count(len(teeth), "planted defect")
+        why = _by_kind(inapplicable)
+        parts.append(f"{len(inapplicable)} of {total} do not apply to the subject ({why})")
+    return parts
 
 
 def verdict_sentence(run: Run) -> str:
@@ -128,7 +133,7 @@ def _headline(run: Run, claims: Counter[str], teeth: Counter[str]) -> str:
             broken = sum(row.outcome in ("broken", "inconclusive") for row in run.rows)
             return f"BROKEN: {count(broken, 'entry', 'entries')} reached no verdict."
         case verdict.REQUIRED_NOT_RUN:
-            missing = count(claims["not_run"] + teeth["not_run"], "entry", "entries")
+            missing = count(len(verdict.required_not_run(run)), "entry", "entries")
             return f"INCOMPLETE: {missing} did not run, and {_devices(run)} was required."
         case verdict.NOTHING_RAN:
             return "NOTHING RAN."

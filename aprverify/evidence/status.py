@@ -3,6 +3,9 @@
 A test is DISCHARGED when every case at full scale held and every declared counter-example was
 caught; PARTIAL_ALGORITHM_LEVEL when only all its cases at reduced scale held, those of one device
 at least. All else is worse, and says why.
+
+A counter-example that cannot be planted in the subject (source defects patch one trainer) stands in
+nobody's way, provided that another one of the same test was caught; `why` names it all the same.
 """
 
 from __future__ import annotations
@@ -40,7 +43,11 @@ class Closest:
 
 @dataclass(frozen=True)
 class GateStatus:
-    """What a gate's rows show. `why` is empty for DISCHARGED; teeth count (test, defect) pairs."""
+    """What a gate's rows show; teeth count (test, defect) pairs.
+
+    `why` holds what makes the status no better, and then the counter-examples that do not apply to
+    the subject. It is empty for a gate that is DISCHARGED with all its teeth.
+    """
 
     contract: str
     gate: str
@@ -94,6 +101,7 @@ def _gate_status(
     if not gate.tests:
         found.append((Status.PENDING, "the gate names no test"))
     status = min((status for status, _ in found), default=Status.DISCHARGED)
+    ranked = sorted(found, key=lambda item: item[0])
     rows = [row for name in gate.tests for row in by_test.get(name, ())]
     known = [tests[name] for name in gate.tests if name in tests]
     return GateStatus(
@@ -107,7 +115,7 @@ def _gate_status(
         closest=_closest(rows),
         teeth_caught=sum(len(_caught(test, by_test.get(test.id, ()))) for test in known),
         teeth_declared=sum(len(test.counter_examples) for test in known),
-        why=[why for worst, why in sorted(found, key=lambda item: item[0]) if worst == status],
+        why=[why for rank, why in ranked if rank in (status, Status.DISCHARGED)],
     )
 
 
@@ -128,9 +136,7 @@ def _findings(
     held = {row.case_id: row for row in rows if row.outcome == "held"}
     level, rests_on = _level(test, held)
     caught = _caught(test, rows)
-    for defect in test.counter_examples:
-        if defect not in caught:
-            yield Status.PENDING, f"{test.id}: counter-example {defect} was not planted"
+    yield from _not_caught(test, rows, caught)
     yield from _stale(
         [*rests_on, *(_freshest(teeth, stale_keys) for teeth in caught.values())], stale_keys
     )
@@ -174,6 +180,27 @@ def _caught(test: TestRecord, rows: Sequence[Row]) -> dict[str, list[Row]]:
         if row.outcome == "caught" and row.defect in test.counter_examples:
             caught.setdefault(row.defect, []).append(row)
     return caught
+
+
+def _not_caught(
+    test: TestRecord, rows: Sequence[Row], caught: Mapping[str, Sequence[Row]]
+) -> Iterator[tuple[Status, str]]:
+    for defect in test.counter_examples:
+        if defect in caught:
+            continue
+        said = f"{test.id}: counter-example {defect}"
+        if not _inapplicable([row for row in rows if row.defect == defect]):
+            yield Status.PENDING, f"{said} was not planted"
+        elif caught:
+            yield Status.DISCHARGED, f"{said} does not apply to the subject"
+        else:
+            yield Status.PENDING, f"{said} does not apply to the subject, and no other was caught"
+
+
+def _inapplicable(teeth: Sequence[Row]) -> bool:
+    # A machine without the device was never asked whether the defect applies: its rows say nothing.
+    asked = [row for row in teeth if row.reason is None or row.reason.kind != "device"]
+    return bool(asked) and all(row.inapplicable for row in asked)
 
 
 def _freshest(rows: Sequence[Row], stale_keys: AbstractSet[str]) -> Row:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aprverify.evidence.records import Run
+from aprverify.evidence.records import Row, Run
 
 OK = 0
 """Everything that ran held, and every planted defect was caught."""
@@ -38,8 +38,13 @@ def exit_code(run: Run, require: Sequence[str]) -> int:
         return VACUOUS
     if outcomes & {"broken", "inconclusive"}:
         return BROKEN
-    if require and "not_run" in outcomes:
+    if require and required_not_run(run):
         return REQUIRED_NOT_RUN
     if not outcomes & {"held", "caught"}:
         return NOTHING_RAN
     return OK
+
+
+def required_not_run(run: Run) -> list[Row]:
+    """What did not run and could have: all but defects that do not apply to the subject."""
+    return [row for row in run.rows if row.outcome == "not_run" and not row.inapplicable]

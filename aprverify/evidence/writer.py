@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from aprverify.evidence.saving import naming
 from aprverify.evidence.values import canonical_json, encode, environment_id
 
 RUN_SCHEMA = "aprverify-run/1"
@@ -32,10 +33,12 @@ class RunWriter:
 
     Raises:
         FileExistsError: `path` exists; a run is never overwritten.
+        OSError: a line could not be written; it names `path`.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._file = path.open("xb")
         self._previous = ""
         self._lines = 0
@@ -54,7 +57,8 @@ class RunWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
+        with naming(self._path):
+            self._file.close()
 
     def header(self, body: Mapping[str, Any]) -> None:
         """The first line. Its `planned` is what the footer repeats."""
@@ -100,14 +104,16 @@ class RunWriter:
             "interrupted": interrupted,
         }
         self._line("footer", body)
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with naming(self._path):
+            os.fsync(self._file.fileno())
+            self._file.close()
 
     def _line(self, kind: str, body: Mapping[str, Any]) -> None:
         record = {"type": kind, "seq": self._lines, "prev": self._previous, **encode(dict(body))}
         data = canonical_json(record).encode()
-        self._file.write(data + b"\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(data + b"\n")
+            self._file.flush()
         self._previous = hashlib.sha256(data).hexdigest()
         self._lines += 1
 

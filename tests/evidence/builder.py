@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from aprverify.contract.claims import compare
+from aprverify.contract.claims import compare, slack_and_margin
 from aprverify.evidence.reader import read_run
 from aprverify.evidence.records import ContractRecord, Row, Run, contract_from, row_from
 from aprverify.evidence.values import encode
@@ -28,6 +28,7 @@ ENVIRONMENT: Body = {
     "driver": None,
     "variables": {"OMP_NUM_THREADS": "2"},
 }
+GPU = {"name": "Some GPU", "memory_gib": 80.0, "compute_capability": "9.0"}
 
 
 def contract(
@@ -78,8 +79,7 @@ def _device(case: str) -> str:
 
 def comparison(observed: Any = 0.5, bound: Any = 1.0, op: str = "<=", **changes: Any) -> Body:
     """``loss <= 1``, honestly evaluated."""
-    numeric = not isinstance(observed, (str, bool))
-    slack = bound - observed if numeric else None
+    slack, margin = slack_and_margin(op, observed, bound)
     return {
         "claim": "c1",
         "text": "loss <= bound",
@@ -88,7 +88,7 @@ def comparison(observed: Any = 0.5, bound: Any = 1.0, op: str = "<=", **changes:
         "bound": bound,
         "unit": "nats",
         "slack": slack,
-        "margin": slack / max(abs(observed), abs(bound)) if slack is not None else None,
+        "margin": margin,
         "holds": compare(op, observed, bound),
         **changes,
     }

@@ -14,7 +14,7 @@ from aprverify.evidence import verdict
 from aprverify.evidence.reader import read_run
 from aprverify.evidence.report import render_report
 
-from .builder import SHA, row, tamper, write_run
+from .builder import NEWER_SHA, SHA, row, tamper, write_run
 
 
 @dataclass
@@ -24,9 +24,26 @@ class Suite:
     evidence_dir: Path
     subjects: dict[str, str] = field(default_factory=lambda: {"own": "own:Subject"})
 
+    def subject(self, name: str) -> str:
+        """Every subject is its own target."""
+        return name
+
+
+KEY, TEETH = "TEST-A[cpu-f32]", "TEST-A[cpu-f32]!drop-bias"
+
 
 @pytest.fixture
-def suite(tmp_path: Path) -> Suite:
+def present(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The source ids of the present files; a test may change them."""
+    ids = {KEY: SHA, TEETH: SHA}
+    monkeypatch.setattr(evidence, "current_source_ids", lambda *_: dict(ids))
+    monkeypatch.setattr(evidence, "load_defects", lambda _: {})
+    monkeypatch.setattr(evidence, "load_suite", lambda _: Loaded())
+    return ids
+
+
+@pytest.fixture
+def suite(tmp_path: Path, present: dict[str, str]) -> Suite:
     """A suite without evidence."""
     return Suite(tmp_path / "evidence")
 
@@ -145,6 +162,42 @@ def test_add_refuses_what_shows_nothing(
     assert not (suite.evidence_dir / "runs").exists()
 
 
+@pytest.mark.parametrize("change", [{KEY: NEWER_SHA}, {KEY: ""}])
+def test_add_refuses_a_run_about_other_files(
+    tmp_path: Path,
+    suite: Suite,
+    capsys: pytest.CaptureFixture[str],
+    present: dict[str, str],
+    change: dict[str, str],
+) -> None:
+    """It would be stale on the day it is kept."""
+    path = write_run(tmp_path / "run.jsonl")
+    present.update(change)
+    assert call(suite, "evidence", "add", path) == verdict.REFUSED
+    said = capsys.readouterr().err
+    assert f"1 of 2 rows are not about the present files, as {KEY}. Run it again." in said
+    assert not (suite.evidence_dir / "runs").exists()
+
+
+def test_index_counts_the_age_of_each_subject_apart(
+    tmp_path: Path,
+    suite: Suite,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows of one trainer are not held against the files of another."""
+    ids = {"own": {KEY: SHA, TEETH: SHA}, "other": {KEY: NEWER_SHA, TEETH: NEWER_SHA}}
+    monkeypatch.setattr(evidence, "current_source_ids", lambda _, __, subject, ___: ids[subject])
+    other = (row(source_id=NEWER_SHA), row("caught", defect="drop-bias", source_id=NEWER_SHA))
+    runs = {"own": (row(), row("caught", defect="drop-bias")), "other": other}
+    for subject, rows in runs.items():
+        path = write_run(tmp_path / subject / "run.jsonl", rows, run_id=subject, subject=subject)
+        assert call(suite, "evidence", "add", path) == verdict.OK
+    capsys.readouterr()
+    assert call(suite, "evidence", "index") == verdict.OK
+    assert "As of now 0 rows are stale, and 0 entries have no row." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("damage", ["README.md", "runs/run-1/report.md"])
 def test_index_check_notices_every_edit(tmp_path: Path, suite: Suite, damage: str) -> None:
     """Of the index and of a promoted report, also when the file is gone."""
@@ -167,15 +220,12 @@ def test_index_says_how_old_the_evidence_is(
     tmp_path: Path,
     suite: Suite,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    present: dict[str, str],
 ) -> None:
     """On the terminal only: the committed file must not change with every edit of the sources."""
     call(suite, "evidence", "add", write_run(tmp_path / "run.jsonl"))
     before = (suite.evidence_dir / "README.md").read_bytes()
-    ids = {"TEST-A[cpu-f32]": "c" * 64, "TEST-A[cpu-f32]!drop-bias": SHA, "TEST-B[x]": SHA}
-    monkeypatch.setattr(evidence, "current_source_ids", lambda *_: ids)
-    monkeypatch.setattr(evidence, "load_defects", lambda _: {})
-    monkeypatch.setattr(evidence, "load_suite", lambda _: Loaded())
+    present.update({KEY: NEWER_SHA, "TEST-B[x]": SHA})
     assert call(suite, "evidence", "index") == verdict.OK
     assert "1 row is stale, and 1 entry has no row" in capsys.readouterr().out
     assert (suite.evidence_dir / "README.md").read_bytes() == before

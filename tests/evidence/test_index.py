@@ -12,7 +12,7 @@ from aprverify.evidence.merge import merge_runs
 from aprverify.evidence.records import Run
 from aprverify.evidence.status import Status, gate_statuses
 
-from .builder import ENVIRONMENT, NEWER_SHA, SHA, Body, build_run, contract, row
+from .builder import ENVIRONMENT, GPU, NEWER_SHA, SHA, Body, build_run, contract, reason, row
 
 KEY = "TEST-A[cpu-f32]"
 TEETH = "TEST-A[cpu-f32]!drop-bias"
@@ -60,6 +60,17 @@ def test_a_row_about_the_present_files_outweighs_a_newer_one(tmp_path: Path) -> 
     assert not merged.stale_keys
 
 
+def test_a_verdict_about_other_files_outweighs_a_row_that_did_not_run(tmp_path: Path) -> None:
+    """The entry is then stale, not unknown."""
+    runs = [
+        run_on(tmp_path, MONDAY, row(source_id=NEWER_SHA)),
+        run_on(tmp_path, TUESDAY, row("not_run")),
+    ]
+    merged = merge_runs(runs, {KEY: SHA})
+    assert merged.origins[KEY].row.outcome == "held"
+    assert merged.stale_keys == {KEY}
+
+
 def test_an_entry_with_older_files_only_is_stale(tmp_path: Path) -> None:
     """And its gate with it; an entry nobody ran is told apart."""
     runs = [run_on(tmp_path, MONDAY, row(), row("caught", defect="drop-bias"))]
@@ -92,7 +103,6 @@ def test_rows_of_a_case_that_was_dropped_are_left_out(tmp_path: Path) -> None:
 def test_two_machines_make_one_gate(tmp_path: Path) -> None:
     """Rows of a CPU run and of a GPU run merge; the index says where each ran."""
     declared = contract({"cpu-f32": "full", "cuda-bf16": "full"})
-    gpus = [{"name": "Some GPU", "memory_gib": 80.0, "compute_capability": "9.0"}]
     cpu = run_on(
         tmp_path,
         MONDAY,
@@ -106,7 +116,7 @@ def test_two_machines_make_one_gate(tmp_path: Path) -> None:
         TUESDAY,
         row(case="cuda-bf16"),
         contracts=(declared,),
-        environment={**ENVIRONMENT, "gpus": gpus},
+        environment={**ENVIRONMENT, "gpus": [GPU]},
     )
     where = "1 × Some GPU<br>Some CPU | 2026-01-05 to 2026-01-06"
     assert f"| C-A | **GATE-A** | DISCHARGED | {where} | 1/1 |" in render_index([cpu, cuda], None)
@@ -123,9 +133,12 @@ def test_the_first_line_of_the_index_says_what_is_not_shown(tmp_path: Path) -> N
     run = run_on(tmp_path, MONDAY, row())
     assert render_index([run], None).splitlines()[0] == (
         "**Not shown:** 1 of 1 gate not DISCHARGED; whether the files changed since (`aprverify "
-        "gate` judges that); machines and subjects other than those named below; who made the "
-        "runs (they are unsigned)."
+        "evidence index` prints how many rows are stale); machines and subjects other than those "
+        "named below; who made the runs (they are unsigned)."
     )
+    foreign = reason("subject", "drop-bias patches another trainer")
+    other = run_on(tmp_path, TUESDAY, row(), row("not_run", defect="drop-bias", reason=foreign))
+    assert "1 planted defect does not apply to the subject" in render_index([other], None)
     judged = render_index([run], {KEY: SHA, TEETH: SHA}).splitlines()[0]
     assert "1 entry that no run has a row of" in judged
 

@@ -16,7 +16,9 @@ from aprverify.evidence.reader import read_run
 from aprverify.evidence.refusals import EvidenceRefused
 
 from .builder import (
+    ENVIRONMENT,
     GOOD_ROWS,
+    GPU,
     Body,
     build_run,
     comparison,
@@ -333,6 +335,17 @@ INCONSISTENT = {
     "caught, never reached": plant(reached=0),
     "caught, nothing changed": plant(changed=0),
     "caught, canary differs": plant(canary="different"),
+    "caught, canary not measured": plant(canary="not_measured"),
+    "survived, canary not measured": row(
+        "survived",
+        defect="drop-bias",
+        plant={"reached": 1, "changed": 1, "canary": "not_measured"},
+    ),
+    "a slack of its own": row(comparisons=[comparison(slack=0.75)]),
+    "a margin of its own": row(comparisons=[comparison(margin=0.75)]),
+    "a margin on an exact comparison": row(comparisons=[comparison(1.0, op="==", margin=0.0)]),
+    "a slack of texts": row(comparisons=[comparison("a", "a", "==", slack=0.0)]),
+    "numbers without a slack": row(comparisons=[comparison(slack=None, margin=None)]),
     "caught without a plant": row("caught", defect="drop-bias", plant=None),
     "survived, nothing changed": row(
         "survived", defect="drop-bias", plant={"reached": 1, "changed": 0, "canary": "same"}
@@ -345,6 +358,21 @@ def test_a_row_that_contradicts_itself_is_refused(tmp_path: Path, name: str) -> 
     """No verdict is believed that does not follow from the row's own values."""
     refusal = refused(write_run(tmp_path / "run.jsonl", (INCONSISTENT[name],)))
     assert type(refusal) is refusals.InconsistentRow
+
+
+@pytest.mark.parametrize("outcome", ["held", "falsified", "caught"])
+def test_a_verdict_about_cuda_needs_a_gpu(tmp_path: Path, outcome: str) -> None:
+    """Not running there needs none, and a machine with one may reach a verdict."""
+    declared = (contract({"cuda-f32": "full"}),)
+    defect = "drop-bias" if outcome == "caught" else None
+    body = row(outcome, case="cuda-f32", defect=defect)
+    refusal = refused(write_run(tmp_path / "a" / "run.jsonl", (body,), contracts=declared))
+    assert type(refusal) is refusals.InconsistentRow
+    assert f"{outcome} on cuda, but env-" in str(refusal) and "has no GPU" in str(refusal)
+    skipped = row("not_run", case="cuda-f32", defect=defect)
+    build_run(tmp_path / "b", (skipped,), contracts=declared)
+    machine = {**ENVIRONMENT, "gpus": [GPU]}
+    build_run(tmp_path / "c", (body,), contracts=declared, environment=machine)
 
 
 def test_a_held_row_compares_every_claim_of_its_test(tmp_path: Path) -> None:

@@ -15,10 +15,9 @@ from aprverify.evidence.records import Comparison, Run
 from aprverify.evidence.report import render_report
 from aprverify.evidence.summary import render_summary
 
-from .builder import ENVIRONMENT, Body, build_run, comparison, contract, reason, row
+from .builder import ENVIRONMENT, GPU, Body, build_run, comparison, contract, reason, row
 
 CASES = {"cpu-f32": "reduced", "cuda-bf16": "full", "cuda-f32": "full"}
-GPU = {"name": "Some GPU", "memory_gib": 80.0, "compute_capability": "9.0"}
 NO_CUDA = reason(remedy="pytest --lane cuda")
 MIXED = (
     row(scale="reduced", observed=0.987654),
@@ -127,6 +126,22 @@ def test_a_gate_shows_what_decides_it(mixed: Run) -> None:
     assert "- GATE-A: TEST-A[cuda-bf16] was falsified" in gates
 
 
+def test_the_report_names_counter_examples_that_do_not_apply(tmp_path: Path) -> None:
+    """A DISCHARGED gate without some of its teeth says so in the first line and at the gate."""
+    foreign = row("not_run", defect="eps", reason=reason("subject", "eps patches another trainer"))
+    rows = (row(), row("caught", defect="drop-bias"), foreign)
+    declared = contract(counter_examples=("drop-bias", "eps"))
+    report = render_report(build_run(tmp_path, rows, contracts=(declared,)))
+    assert (
+        "1 of 2 planted defects do not apply to the subject (eps patches" in report.split("\n")[0]
+    )
+    assert "2 planted defects did not run" not in report
+    gates = section(report, "Gates")
+    assert "DISCHARGED" in gates and "| 1/2 |" in gates
+    assert "- GATE-A: TEST-A: counter-example eps does not apply to the subject" in gates
+    assert "| TEST-A | eps | does not apply 1 |" in section(report, "Teeth")
+
+
 def test_a_failure_tells_how_to_see_it_again(mixed: Run) -> None:
     """Claim, values, what to look at, and the command."""
     failures = section(render_report(mixed), "Failures")
@@ -171,7 +186,8 @@ def test_the_provenance_names_machine_versions_and_hashes(mixed: Run) -> None:
 def test_every_entry_is_in_the_appendix_in_the_order_of_the_contract(tmp_path: Path) -> None:
     """Parallel workers finish in any order; reports of two runs can still be compared."""
     rows = tuple(reversed(MIXED))
-    report = render_report(build_run(tmp_path, rows, contracts=(DECLARED,)))
+    machine = {**ENVIRONMENT, "gpus": [GPU]}
+    report = render_report(build_run(tmp_path, rows, contracts=(DECLARED,), environment=machine))
     found = re.findall(r"^\| `(TEST-A\S+)` ", section(report, "Every entry"), re.MULTILINE)
     assert found == [
         "TEST-A[cpu-f32]",

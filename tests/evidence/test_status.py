@@ -9,7 +9,7 @@ import pytest
 
 from aprverify.evidence.status import GateStatus, Status, gate_statuses
 
-from .builder import Body, comparison, contract, contracts_and_rows, row
+from .builder import Body, comparison, contract, contracts_and_rows, reason, row
 
 BOTH = {"cpu-f32": "reduced", "cuda-bf16": "full"}
 HELD, CAUGHT = row(), row("caught", defect="drop-bias")
@@ -68,6 +68,55 @@ def test_a_counter_example_caught_in_one_case_is_enough() -> None:
     declared = contract({"cpu-f32": "full", "cpu-f64": "full"})
     teeth = row("not_run", case="cpu-f64", defect="drop-bias")
     assert status_of(HELD, row(case="cpu-f64"), CAUGHT, teeth, declared=declared).ships
+
+
+TWO_TEETH = contract({"cpu-f32": "full", "cuda-bf16": "reduced"}, ("drop-bias", "eps"))
+
+
+def foreign(**changes: Any) -> Body:
+    """A row of `eps`, which patches the source of another trainer."""
+    why = reason("subject", "eps patches the source of another trainer")
+    return row("not_run", **{"defect": "eps", "reason": why, **changes})
+
+
+def test_a_counter_example_that_does_not_apply_stands_in_nobodys_way() -> None:
+    """Where another one was caught; it is not counted as caught, and `why` names it."""
+    status = status_of(HELD, CAUGHT, foreign(), declared=TWO_TEETH)
+    assert status.status is Status.DISCHARGED
+    assert status.why == ["TEST-A: counter-example eps does not apply to the subject"]
+    assert (status.teeth_caught, status.teeth_declared) == (1, 2)
+
+
+def test_a_test_without_any_caught_defect_is_pending_on_every_subject() -> None:
+    """Nobody saw it fail, whatever the reason."""
+    declared = contract(counter_examples=("eps",))
+    status = status_of(HELD, foreign(), declared=declared)
+    assert status.status is Status.PENDING
+    (why,) = status.why
+    assert why.endswith("eps does not apply to the subject, and no other was caught")
+
+
+def test_a_machine_without_the_device_does_not_ask_whether_a_defect_applies() -> None:
+    """Its row says nothing, for or against; alone it leaves the gate pending."""
+    no_device = foreign(case="cuda-bf16", reason=reason())
+    assert status_of(HELD, CAUGHT, foreign(), no_device, declared=TWO_TEETH).ships
+    assert status_of(HELD, CAUGHT, no_device, declared=TWO_TEETH).status is Status.PENDING
+
+
+def test_a_missing_asset_excuses_no_counter_example() -> None:
+    """It can be had, and then the defect may well be planted."""
+    no_asset = foreign(case="cuda-bf16", reason=reason("asset", "not fetched"))
+    status = status_of(HELD, CAUGHT, foreign(), no_asset, declared=TWO_TEETH)
+    assert status.status is Status.PENDING
+
+
+def test_what_does_not_apply_is_named_after_what_is_open() -> None:
+    """A worse status keeps its own reason first."""
+    status = status_of(row("falsified"), CAUGHT, foreign(), declared=TWO_TEETH)
+    assert status.status is Status.FALSIFIED
+    assert [why.split(": ")[-1] for why in status.why][1:] == [
+        "counter-example eps does not apply to the subject"
+    ]
 
 
 def test_a_test_that_promises_no_teeth_needs_none() -> None:

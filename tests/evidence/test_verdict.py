@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from aprverify.evidence import verdict
+from aprverify.evidence.sentences import verdict_sentence
 
-from .builder import Body, build_run, contract, row
+from .builder import Body, build_run, contract, reason, row
 
 ROWS: dict[int, Body] = {
     verdict.FALSIFIED: row("falsified", case="a"),
@@ -34,6 +35,21 @@ def test_what_did_not_run_fails_only_where_a_device_is_required(tmp_path: Path) 
     run = build_run(tmp_path, rows, contracts=(CASES,))
     assert verdict.exit_code(run, []) == verdict.OK
     assert verdict.exit_code(run, ["cuda"]) == verdict.REQUIRED_NOT_RUN
+
+
+def test_a_defect_that_does_not_apply_is_not_required(tmp_path: Path) -> None:
+    """Teeth without a place in this subject; the subject's own inability is another matter."""
+    unable = reason("subject", "not supported")
+    teeth = row("not_run", case="a", defect="drop-bias", reason=unable)
+    claim = row("not_run", case="a", reason=unable)
+    held = ROWS[verdict.OK]
+    foreign = build_run(tmp_path / "a", (held, teeth), contracts=(CASES,))
+    assert verdict.exit_code(foreign, ["cuda"]) == verdict.OK
+    unsupported = build_run(
+        tmp_path / "b", (held, teeth, claim), contracts=(CASES,), require=["cuda"]
+    )
+    assert verdict.exit_code(unsupported, ["cuda"]) == verdict.REQUIRED_NOT_RUN
+    assert "INCOMPLETE: 1 entry did not run" in verdict_sentence(unsupported)
 
 
 def test_nothing_ran_is_no_success(tmp_path: Path) -> None:

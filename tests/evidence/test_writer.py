@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from aprverify.evidence.saving import write_text
 from aprverify.evidence.values import canonical_json, decode, encode
 from aprverify.evidence.writer import RunWriter
 
@@ -23,6 +24,19 @@ def test_every_line_names_the_hash_of_the_line_before(tmp_path: Path) -> None:
         body = json.loads(line)
         assert (body["seq"], body["prev"]) == (number, previous)
         previous = hashlib.sha256(line).hexdigest()
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
+    """The system says only that a device is full."""
+    writer = RunWriter(tmp_path / "run.jsonl")
+    writer._file.close()
+    with (
+        Path("/dev/full").open("wb", buffering=0) as writer._file,
+        pytest.raises(OSError, match=r"No space left on device: '.*/run\.jsonl'"),
+    ):
+        writer.contract({"id": "C-A"})
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        write_text(Path("/dev/full"), "report")
 
 
 def test_a_line_is_on_the_disk_as_soon_as_it_is_written(tmp_path: Path) -> None:
