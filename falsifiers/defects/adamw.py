@@ -186,7 +186,7 @@ class _RateLate(InstanceWrapper):
         self.plant.effect(rate != lr)
         self.previous = lr
         metrics = self.inner.train_step(batch, lr=rate)
-        return replace(metrics, lr=lr)
+        return metrics if lr is None else replace(metrics, lr=lr)
 
 
 @defect(
