@@ -30,8 +30,11 @@ def worker_count(lane: str) -> int:
 
 def pin_workers(lane: str, specs: list[Any]) -> None:
     """Give each worker its share of the cores and, outside the CPU lane, its GPU."""
-    threads = max(1, len(os.sched_getaffinity(0)) // len(specs))
     gpus = visible_gpus()
+    cores = len(os.sched_getaffinity(0))
+    # Where there is a GPU two lanes run side by side, and each takes half of the cores.
+    share = cores // 2 if gpus and lane != "all" else cores
+    threads = max(1, share // len(specs))
     for index, spec in enumerate(specs):
         spec.env.setdefault("OMP_NUM_THREADS", str(threads))
         if lane == "cpu":

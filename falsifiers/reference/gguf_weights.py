@@ -9,6 +9,7 @@ specification of ggml (docs/gguf.md).
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from .errors import OracleInputError
 from .model import check_parameters
 
 ARCHITECTURES = ("llama", "qwen2")
+_THREADS = 8
 
 _OUTSIDE_BLOCKS = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -80,13 +82,16 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     reader = open_file(path)
     config = _configuration(reader, path)
-    parameters = {}
-    for tensor in reader.tensors:
-        name = _parameter_name(tensor.name, path)
+    names = [_parameter_name(tensor.name, path) for tensor in reader.tensors]
+
+    def read(name: str, tensor: gguf.ReaderTensor) -> Tensor:
         values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
         if config["architecture"] == "llama":
             values = _undo_permutation(values, name, config)
-        parameters[name] = torch.from_numpy(np.ascontiguousarray(values))
+        return torch.from_numpy(np.ascontiguousarray(values))
+
+    with ThreadPoolExecutor(max_workers=_THREADS) as pool:
+        parameters = dict(zip(names, pool.map(read, names, reader.tensors), strict=True))
     check_parameters(parameters, config)
     return config, parameters
 
