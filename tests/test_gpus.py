@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -58,11 +59,16 @@ def test_workers_are_pinned_one_to_a_gpu_and_none_in_the_cpu_lane(
     assert _pinned("cpu", 2) == ["", ""]
 
 
-def test_auto_means_a_worker_a_gpu_or_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_means_workers_by_gpu_memory_or_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU there is one lane, of at least one worker and at most one a core."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert lanes.worker_count("cuda") == 3
     assert lanes.worker_count("cpu") >= 1
+    large = tuple(replace(gpu, memory_gib=79.6) for gpu in _GPUS[:2])
+    monkeypatch.setattr(gpus, "_all_gpus", lambda: large)
+    gpus.visible_gpus.cache_clear()
+    assert lanes.worker_count("cuda") == 4
+    assert _pinned("cuda", 4) == ["0", "1", "0", "1"]
     gpus.visible_gpus.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert 1 <= lanes.worker_count("all") <= len(os.sched_getaffinity(0))

@@ -1,7 +1,7 @@
 """``aprverify verify``: run every claim and its planted defects, and leave a run with its report.
 
 The work is done by pytest in processes of its own: one session where there is no GPU, else one
-session a lane, side by side, the CUDA lane with a pinned worker a GPU. Their rows become one run.
+session a lane, side by side, the CUDA lane with pinned workers. Their rows become one run.
 The verdict comes from the rows, not from pytest's exit status.
 """
 

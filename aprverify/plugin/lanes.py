@@ -1,7 +1,7 @@
 """Which workers there are, and which GPU each sees.
 
-A session runs one lane: ``cpu`` (one worker a core, no GPU visible), ``cuda`` (one worker a GPU,
-pinned to it) or ``all``. A worker is pinned by ``CUDA_VISIBLE_DEVICES`` before its interpreter
+A session runs one lane: ``cpu`` (one worker a core, no GPU visible), ``cuda`` (workers pinned to a GPU
+each) or ``all``. A worker is pinned by ``CUDA_VISIBLE_DEVICES`` before its interpreter
 starts, so that a worker which replaces a dead one inherits its GPU.
 """
 
@@ -17,15 +17,20 @@ from aprverify.gpus import visible_gpus
 MOST_CPU_WORKERS = 8
 """Beyond this, starting workers costs more than they save, and large models want threads."""
 
+GIB_A_WORKER = 36
+"""GPU memory that a worker may count on. A large GPU takes two workers, because reading weights and
+starting up is work of the CPU; on a small one two full-size models at once would not fit."""
+
 
 def worker_count(lane: str) -> int:
     """What ``-n auto`` means."""
     cores = len(os.sched_getaffinity(0))
-    gpus = len(visible_gpus())
+    gpus = visible_gpus()
     if not gpus:
         return cores
-    # A CPU lane runs beside a CUDA lane, whose workers keep a core each.
-    return max(1, min(cores - gpus, MOST_CPU_WORKERS)) if lane == "cpu" else gpus
+    if lane == "cpu":  # runs beside a CUDA lane, which keeps half of the cores
+        return max(1, min(cores // 2, MOST_CPU_WORKERS))
+    return sum(max(1, min(2, int(gpu.memory_gib / GIB_A_WORKER))) for gpu in gpus)
 
 
 def pin_workers(lane: str, specs: list[Any]) -> None:
