@@ -12,7 +12,7 @@ import pytest
 from aprverify import gpus
 from aprverify.plugin import lanes
 
-_GPUS = tuple(gpus.Gpu(str(i), f"GPU-{i}{i}-aa", "H100", 80.0, "9.0") for i in range(3))
+_GPUS = tuple(gpus.Gpu(str(i), f"GPU-{i}{i}-aa", "RTX 4090", 24.0, "8.9") for i in range(3))
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """Which workers there are, and which GPU each sees.
 
-A session runs one lane: ``cpu`` (one worker a core, no GPU visible), ``cuda`` (workers pinned to a GPU
-each) or ``all``. A worker is pinned by ``CUDA_VISIBLE_DEVICES`` before its interpreter
+A session runs one lane: ``cpu`` (no GPU visible), ``cuda`` (workers pinned to a GPU each) or ``all``. A
+worker is pinned by ``CUDA_VISIBLE_DEVICES`` before its interpreter
 starts, so that a worker which replaces a dead one inherits its GPU.
 """
 
