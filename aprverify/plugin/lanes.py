@@ -1,8 +1,8 @@
 """Which workers there are, and which GPU each sees.
 
-A session runs one lane: ``cpu`` (no GPU visible), ``cuda`` (workers pinned to a GPU each) or ``all``. A
-worker is pinned by ``CUDA_VISIBLE_DEVICES`` before its interpreter
-starts, so that a worker which replaces a dead one inherits its GPU.
+A session runs one lane: ``cpu`` (no GPU visible), ``cuda`` (workers pinned to a GPU each) or
+``all``. A worker is pinned by ``CUDA_VISIBLE_DEVICES`` before its interpreter starts, so that one
+which replaces a dead one inherits its GPU.
 """
 
 from __future__ import annotations
