@@ -8,6 +8,8 @@ from aprverify.suite import Suite
 
 _HERE = Path(__file__).resolve().parent
 _ROOT = _HERE.parent
+# Installed from a wheel, the root is where packages live: runs then go where the user stands.
+_WORK = _ROOT if (_ROOT / "pyproject.toml").exists() else Path.cwd()
 
 SUITE = Suite(
     name="bundled",
@@ -23,6 +25,6 @@ SUITE = Suite(
     canary="falsifiers.canary:measure",
     on_plant="falsifiers.canary:reset_compiler",
     assets_file=_HERE / "assets.yaml",
-    evidence_dir=_ROOT / "evidence",
+    evidence_dir=_WORK / "evidence",
     sources=("falsifiers", "trainer"),
 )
