@@ -138,3 +138,39 @@ def test_another_subject_is_verified_and_kept_until_a_file_changes(toy: Toy) -> 
     again = toy.process(*TOY, "evidence", "add", "run")
     assert again.returncode == verdict.REFUSED
     assert "3 of 3 rows are not about the present files, as FALSIFY-TOY-001[" in again.stderr
+
+
+_TWO_LANES = """
+import sys
+from aprverify import cli
+from aprverify.commands import verify
+verify.visible_gpus = lambda: ("a GPU",)
+sys.exit(cli.main(["--suite", "toy", "verify", "--run-dir", "run", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_lane_that_nothing_was_selected_for_is_no_error(toy: Toy, workers: str) -> None:
+    """On a machine with a GPU, a selection of CPU entries leaves the CUDA lane empty."""
+    done = toy.process("-c", _TWO_LANES, "-n", workers)
+    assert done.returncode == verdict.OK, done.stdout + done.stderr
+    run = read_run(toy.root / "run")
+    assert [row.device for row in run.rows if row.kind == "claim"] == ["cpu"]
+    assert [path.name for path in (toy.root / "run").iterdir() if path.is_dir()] == []
+
+
+def test_a_lane_that_fails_is_an_error_though_another_has_a_run(toy: Toy) -> None:
+    """Half a run is not passed off as the whole."""
+    lanes = "verify._session = lambda args, lane, folder, own=verify._session: "
+    broken = f'{lanes}[*own(args, lane, folder), *(["--no-such-flag"] if lane == "cuda" else [])]'
+    done = toy.process("-c", _TWO_LANES.replace("sys.exit", f"{broken}\nsys.exit"), "-n", "0")
+    assert done.returncode == 2
+    assert "a lane left no run" in done.stderr
+    assert not (toy.root / "run" / "run.jsonl").exists()
+
+
+def test_a_selection_that_no_lane_has_leaves_nothing(toy: Toy) -> None:
+    """There is no run of nothing."""
+    done = toy.process("-c", _TWO_LANES, "-n", "0", "-k", "no_such_word")
+    assert done.returncode == 2
+    assert not (toy.root / "run").exists()

@@ -30,6 +30,8 @@ from aprverify.gpus import visible_gpus
 from aprverify.suite import Suite, SuiteError
 
 _USAGE = 2
+_NOTHING_SELECTED = 5
+"""pytest's own status where no item was selected."""
 _EXIT_CODES = """\
 exit codes: 0 nothing is FALSIFIED, VACUOUS or BROKEN; 1 falsified; 2 usage, or the contracts have
 problems; 3 vacuous; 4 broken, or a file could not be written; 5 required entries did not run;
@@ -95,9 +97,11 @@ def run(args: argparse.Namespace) -> int:
     lanes = ["cuda", "cpu"] if visible_gpus() else ["all"]
     folders = [folder / f"lane-{lane}" for lane in lanes]
     sessions = [_session(args, lane, f) for lane, f in zip(lanes, folders, strict=True)]
-    _run_side_by_side(sessions, folder)
+    statuses = _run_side_by_side(sessions, folder)
     finished = [f for f in folders if (f / RUN_FILE).exists()]
-    if len(finished) < len(folders):
+    # A selection may leave one lane with nothing to do; any other lane without a run has failed.
+    silent = [s for f, s in zip(folders, statuses, strict=True) if f not in finished]
+    if not finished or any(status != _NOTHING_SELECTED for status in silent):
         print("aprverify: a lane left no run; the output above says why", file=sys.stderr)
         if not finished:
             shutil.rmtree(folder)
@@ -149,8 +153,8 @@ def _session(args: argparse.Namespace, lane: str, folder: Path) -> list[str]:
     return [*command, *(["-k", args.keyword] if args.keyword else [])]
 
 
-def _run_side_by_side(sessions: list[list[str]], folder: Path) -> None:
-    """Run all sessions. The first prints as it goes, the others when they are done."""
+def _run_side_by_side(sessions: list[list[str]], folder: Path) -> list[int]:
+    """Run all sessions; their exit statuses. The first prints as it goes, the others at the end."""
     logs = [folder / f"session-{index}.log" for index in range(1, len(sessions))]
     first, *others = sessions
     running = [subprocess.Popen(first)]
@@ -158,17 +162,17 @@ def _run_side_by_side(sessions: list[list[str]], folder: Path) -> None:
         with log.open("w") as stream:
             running.append(subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT))
     try:
-        _wait(running)
+        statuses = _wait(running)
     except KeyboardInterrupt:
-        _wait(running)  # they got the same signal, and are closing their runs
+        statuses = _wait(running)  # they got the same signal, and are closing their runs
     for log in logs:
         print(f"\n{log.read_text()}", end="", flush=True)
         log.unlink()
+    return statuses
 
 
-def _wait(running: list[subprocess.Popen[bytes]]) -> None:
-    for process in running:
-        process.wait()
+def _wait(running: list[subprocess.Popen[bytes]]) -> list[int]:
+    return [process.wait() for process in running]
 
 
 def _conclude(folder: Path, lanes: list[Path], args: argparse.Namespace) -> int:

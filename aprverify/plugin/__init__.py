@@ -105,7 +105,7 @@ def _is_worker(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """``-n auto``: a worker a core for the CPU lane, a worker a GPU otherwise."""
+    """``-n auto``: what `lanes.worker_count` says of the lane."""
     if not config.getini("aprverify_suite"):
         return None
     return lanes.worker_count(config.getoption("--lane"))
