@@ -1,4 +1,4 @@
-"""Text to token ids, byte-level BPE, from the three kinds of file that models come with.
+"""Text to token ids, byte-level BPE, from the four kinds of file that models come with.
 
 A GGUF file stores a vocabulary and merges but only the *name* of its pre-tokenizer; what the name
 means is defined in llama.cpp's vocabulary loader. `smollm` splits every digit off first, then
@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as _Engine
@@ -20,12 +22,14 @@ from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
 from trainer.errors import TokenizerError, WeightsError
+from trainer.weights import apr_tokenizer
+from trainer.weights.apr_layout import LEGACY_MAGIC, MAGIC
 
 _QWEN2_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5
+_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
 """Token types of the GGUF specification."""
 
 _END_OF_TEXT = "<|endoftext|>"
@@ -54,13 +58,17 @@ class Tokenizer:
         """Text of `ids`, control tokens included."""
         return str(self._engine.decode(list(ids), skip_special_tokens=False))
 
+    def to_json(self) -> str:
+        """The content of the tokenizer.json that `load_tokenizer` reads as this tokenizer."""
+        return str(self._engine.to_str())
+
 
 def load_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer at `path`.
 
     Args:
         path: a tokenizer.json, a folder with one, a folder with GPT-2's encoder.json and vocab.bpe,
-            or a GGUF file.
+            a GGUF file, or an APR file with an embedded tokenizer.
 
     Raises:
         TokenizerError: nothing of the kind is there, or it is damaged.
@@ -70,8 +78,10 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
         raise TokenizerError(f"{path}: no such file; check the path to the tokenizer")
     with path.open("rb") as file:
-        is_gguf = file.read(4) == b"GGUF"
-    return _from_gguf(path) if is_gguf else _from_hugging_face(path)
+        magic = file.read(4)
+    if magic == b"GGUF":
+        return _from_gguf(path)
+    return _from_apr(path) if magic in (MAGIC, LEGACY_MAGIC) else _from_hugging_face(path)
 
 
 def require_fitting_vocabulary(tokenizer_size: int, model_size: int, *, with_init: bool) -> None:
@@ -90,6 +100,55 @@ def require_fitting_vocabulary(tokenizer_size: int, model_size: int, *, with_ini
             f"the tokenizer has {tokenizer_size} ids, the model's vocab_size is {model_size}; "
             f"{relation} {model_size} are needed, pass the tokenizer that belongs to the model"
         )
+
+
+def has_tokenizer(path: Path) -> bool:
+    """Whether the model at `path` comes with a tokenizer that `load_tokenizer` can look for.
+
+    Raises:
+        WeightsError: `path` is a damaged GGUF or APR file.
+    """
+    if path.is_dir():
+        return any((path / name).is_file() for name in ("tokenizer.json", "encoder.json"))
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic == b"GGUF":
+        from trainer.weights.gguf_file import GgufFile
+
+        return GgufFile(path).has_field("tokenizer.ggml.tokens")
+    if magic == MAGIC:
+        from trainer.weights import apr_file
+
+        return apr_tokenizer.VOCABULARY in apr_file.opened(path).metadata
+    return False
+
+
+def tokenizer_metadata(tokenizer: Tokenizer) -> dict[str, Any]:
+    """APR metadata that embeds `tokenizer`; `load_tokenizer` gives it back with the same ids.
+
+    Raises:
+        TokenizerError: it is not a BPE whose merges are two tokens separated by a space.
+    """
+    return apr_tokenizer.metadata_of(
+        json.loads(tokenizer.to_json()), tokenizer.vocab_size, tokenizer.end_of_text
+    )
+
+
+def _from_apr(path: Path) -> Tokenizer:
+    from trainer.weights import apr_file
+
+    try:
+        metadata = apr_file.opened(path).metadata
+    except WeightsError as error:
+        raise TokenizerError(str(error)) from error
+    description = apr_tokenizer.description_in(metadata, path)
+    try:
+        engine = _Engine.from_str(json.dumps(description))
+    except Exception as error:  # the library raises bare Exception
+        raise TokenizerError(f"{path}: the embedded tokenizer is damaged: {error}") from error
+    return Tokenizer(engine, _rows(engine.get_vocab(with_added_tokens=True), path))
 
 
 def _from_folder(folder: Path) -> Tokenizer:
@@ -168,6 +227,60 @@ def _gguf_pre_tokenizer(kind: str, path: Path) -> tuple[Normalizer | None, PreTo
     raise TokenizerError(
         f"{path}: pre-tokenizer {kind!r} is not one of gpt-2, smollm, qwen2; pass a tokenizer.json"
     )
+
+
+@dataclass(frozen=True)
+class GgufVocabulary:
+    """A tokenizer in the terms of GGUF: `pre` names how text is split, `types` are by token."""
+
+    pre: str
+    tokens: list[str]
+    types: list[int]
+    merges: list[str]
+
+
+def gguf_vocabulary(tokenizer: Tokenizer, rows: int) -> GgufVocabulary:
+    """What a GGUF file stores of `tokenizer` for a model with `rows` rows in its embedding.
+
+    Raises:
+        TokenizerError: it splits text in none of the ways that have a name here, or is no BPE.
+    """
+    embedded = tokenizer_metadata(tokenizer)
+    description = json.loads(tokenizer.to_json())
+    added = {token["id"]: token["special"] for token in description["added_tokens"]}
+    listed: list[str] = embedded[apr_tokenizer.VOCABULARY]
+    tokens = [token or f"[PAD{id_}]" for id_, token in enumerate(listed)]
+    tokens += [f"[PAD{id_}]" for id_ in range(len(tokens), rows)]
+    kinds = {True: _CONTROL, False: _USER_DEFINED}
+    types = [
+        kinds[added[id_]] if id_ in added else _NORMAL if token else _UNUSED
+        for id_, token in enumerate(listed)
+    ]
+    types += [_UNUSED] * (rows - len(types))
+    return GgufVocabulary(
+        _gguf_pre_name(description), tokens, types, embedded[apr_tokenizer.MERGES]
+    )
+
+
+def _gguf_pre_name(description: Mapping[str, Any]) -> str:
+    found = _splitting(description)
+    for kind in ("gpt-2", "smollm", "qwen2"):
+        normalizer, pre_tokenizer = _gguf_pre_tokenizer(kind, Path())
+        engine = _byte_level({}, [], pre_tokenizer, Path())
+        if normalizer is not None:
+            engine.normalizer = normalizer
+        if _splitting(json.loads(engine.to_str())) == found:
+            return kind
+    raise TokenizerError(
+        "GGUF has no name for how this tokenizer splits text (gpt-2, smollm and qwen2 are known); "
+        "leave it out with --no-tokenizer"
+    )
+
+
+def _splitting(description: Mapping[str, Any]) -> str:
+    """Normalizer and pre-tokenizer as text, without what does not touch ids: trim_offsets."""
+    parts = json.dumps([description["normalizer"], description["pre_tokenizer"]], sort_keys=True)
+    return parts.replace('"trim_offsets": false', '"trim_offsets": true')
 
 
 def _byte_level(

@@ -7,10 +7,22 @@ from pathlib import Path
 
 import gguf
 import pytest
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as Engine
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE, WordLevel
+from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import ByteLevel
 
 from trainer.errors import TokenizerError
-from trainer.tokenizer import load_tokenizer, require_fitting_vocabulary
+from trainer.tokenizer import (
+    has_tokenizer,
+    load_tokenizer,
+    require_fitting_vocabulary,
+    tokenizer_metadata,
+)
+from trainer.weights.apr_file import AprFile
+from trainer.weights.apr_writer import write_apr
 
 BYTES = sorted(ByteLevel.alphabet())
 MERGES = ["1 2", "a b", "Ġ a", "Ġ Ġ"]
@@ -98,6 +110,63 @@ def test_unreadable_tokenizer_is_refused_by_path(tmp_path: Path, name: str) -> N
     (tmp_path / "broken.json").write_text("{}")
     with pytest.raises(TokenizerError, match=name):
         load_tokenizer(tmp_path / name)
+
+
+TEXT = "1 22 ab <|endoftext|> [PAD] e\u0301 Ġa  aab\n\t x-1"
+
+
+@pytest.mark.parametrize("kind", ["gpt-2", "smollm", "qwen2", "hugging-face"])
+def test_embedded_tokenizer_gives_the_same_ids(tmp_path: Path, kind: str) -> None:
+    """Out of an APR file: ids, text, size and separator, with tokens added beside the model."""
+    if kind == "hugging-face":
+        engine = Engine(BPE({t: i for i, t in enumerate(TOKENS[:-1])}, [("1", "2"), ("a", "b")]))
+        engine.pre_tokenizer = ByteLevel(add_prefix_space=True)
+        engine.normalizer = Lowercase()
+        engine.decoder = ByteLevelDecoder()
+        engine.add_tokens([AddedToken("aab", normalized=False)])
+        engine.add_special_tokens([AddedToken("<|endoftext|>", special=True)])
+        engine.save(str(tmp_path / "tokenizer.json"))
+        source = tmp_path / "tokenizer.json"
+    else:
+        source = write(tmp_path / "source.gguf", kind)
+    original, path = load_tokenizer(source), tmp_path / "embedded.apr"
+    write_apr(path, tokenizer_metadata(original), {})
+    found = load_tokenizer(path)
+    ids = original.encode(TEXT)
+    assert found.encode(TEXT) == ids
+    assert found.decode(ids) == original.decode(ids)
+    assert (found.vocab_size, found.end_of_text) == (original.vocab_size, original.end_of_text)
+    assert AprFile(path).header.flags & 0x200
+    assert has_tokenizer(path) and has_tokenizer(tmp_path) == (kind == "hugging-face")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tokenizer.pipeline": None}, "does not say how it splits text"),
+        ({"tokenizer.vocabulary": "abc"}, "tokenizer.vocabulary must be a list of strings"),
+        ({"tokenizer.merges": [["a", "b"]]}, "tokenizer.merges must be a list of strings"),
+        ({"tokenizer.merges": ["a b c"]}, "a merge is not two tokens"),
+        ({"tokenizer.merges": ["a no-such-token"]}, "the embedded tokenizer is damaged"),
+        ({"tokenizer.outside_model": "x"}, "tokenizer.outside_model must be a list of ids"),
+    ],
+)
+def test_damaged_embedded_tokenizer_is_refused(
+    tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    """Also one of another writer, that does not say how text is split."""
+    metadata = tokenizer_metadata(load_tokenizer(write(tmp_path / "s.gguf", "smollm")))
+    path = tmp_path / "embedded.apr"
+    write_apr(path, metadata | changes, {})
+    with pytest.raises(TokenizerError, match=said):
+        load_tokenizer(path)
+
+
+def test_only_byte_pair_encodings_are_embedded(tmp_path: Path) -> None:
+    """Other models have no merges."""
+    Engine(WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(TokenizerError, match="type 'WordLevel' cannot be embedded"):
+        tokenizer_metadata(load_tokenizer(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -15,20 +15,26 @@ from typing import Any
 from trainer import config as configurations
 from trainer.config import ModelConfig
 from trainer.errors import ArchitectureError, WeightsError
-from trainer.weights import safetensors_file
+from trainer.weights import apr_file, safetensors_file
+from trainer.weights.apr_metadata import config_from_metadata
 from trainer.weights.gguf_file import GgufFile
 from trainer.weights.locate import WeightFiles, locate, read_json
 
 
 def read_architecture(path: Path) -> ModelConfig:
-    """The configuration of a Hugging Face folder, a .safetensors file, or a GGUF file.
+    """The configuration of a Hugging Face folder, a .safetensors, a GGUF or an APR file.
 
     Raises:
         WeightsError: a file is missing or damaged, or lacks a field, which is named.
         ArchitectureError: it is of a family, or a variant, that cannot be trained here.
     """
     files = locate(path)
-    return _from_gguf(path) if files.is_gguf else _from_hugging_face(files)
+    if files.format == "gguf":
+        return _from_gguf(path)
+    if files.format == "apr":
+        file = apr_file.opened(path)
+        return config_from_metadata(file.metadata, file.model_names(), str(path))
+    return _from_hugging_face(files)
 
 
 def _from_gguf(path: Path) -> ModelConfig:

@@ -183,6 +183,16 @@ def hugging_face_name(name: str) -> str:
     return f"model.layers.{layer[1]}.{_LAYER[layer[2]]}.{layer[3]}"
 
 
+def gguf_name(name: str) -> str:
+    """The GGUF name of a decoder's parameter, by its Hugging Face name."""
+    if name in _TOP.values():
+        return next(stored for stored, known in _TOP.items() if known == name)
+    _, _, layer, role = name.split(".", 3)
+    module, _, kind = role.rpartition(".")
+    stored = next(stored for stored, known in _LAYER.items() if known == module)
+    return f"blk.{layer}.{stored}.{kind}"
+
+
 def undo_rotary_permutation(stored: Tensor, heads: int) -> Tensor:
     """Rows of q or k, ``[heads · D, ...]``: from pairs (2i, 2i + 1) to pairs (i, i + D/2)."""
     pairs = stored.view(heads, stored.shape[0] // heads // 2, 2, *stored.shape[1:])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trainer.errors import WeightsError
+from trainer.weights.apr_layout import LEGACY_MAGIC, MAGIC
 
 INDEX = "model.safetensors.index.json"
 
@@ -18,35 +19,34 @@ class WeightFiles:
 
     Attributes:
         tensors: the files with tensors, one or several shards.
-        config: the Hugging Face config.json; None for GGUF, which carries its own metadata.
+        config: the Hugging Face config.json; None for GGUF and APR, which carry their metadata.
+        format: which reader they need.
     """
 
     tensors: tuple[Path, ...]
     config: Path | None
-
-    @property
-    def is_gguf(self) -> bool:
-        """Whether this is one GGUF file."""
-        return self.config is None
+    format: Literal["safetensors", "gguf", "apr"]
 
 
 def locate(path: Path) -> WeightFiles:
-    """The files behind `path`: a Hugging Face folder, a .safetensors file, or a GGUF file.
+    """The files behind `path`: a Hugging Face folder, a .safetensors, a GGUF or an APR file.
 
     Raises:
         WeightsError: something is missing, empty, or of no format known here.
     """
     if path.is_dir():
-        return WeightFiles(_shards(path), _present(path / "config.json"))
+        return WeightFiles(_shards(path), _present(path / "config.json"), "safetensors")
     with _present(path).open("rb") as file:
-        is_gguf = file.read(4) == b"GGUF"
-    if is_gguf:
-        return WeightFiles((path,), None)
+        magic = file.read(4)
+    if magic == b"GGUF":
+        return WeightFiles((path,), None, "gguf")
+    if magic in (MAGIC, LEGACY_MAGIC):
+        return WeightFiles((path,), None, "apr")
     if path.suffix == ".safetensors":
-        return WeightFiles((path,), _present(path.with_name("config.json")))
+        return WeightFiles((path,), _present(path.with_name("config.json")), "safetensors")
     raise WeightsError(
-        f"{path}: neither GGUF magic nor a .safetensors file; "
-        "pass a Hugging Face folder, a .safetensors file or a GGUF file"
+        f"{path}: neither GGUF magic nor APR magic nor a .safetensors file; "
+        "pass a Hugging Face folder, a .safetensors, a GGUF or an APR file"
     )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trainer.errors import WeightsError
 from trainer.model.decoder import Decoder
+from trainer.parallel.parts import assign
 
 _SHOWN = 5
 
@@ -38,7 +39,7 @@ def populate(model: Decoder, tensors: Mapping[str, Tensor]) -> None:
         )
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(given[name])
+            assign(parameter, given[name])
 
 
 def _without_tied_copy(model: Decoder, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -1,7 +1,4 @@
-"""Tensors and tensor names from safetensors files.
-
-The safetensors library checks header and offsets against the file's length before any data is used.
-"""
+"""Tensors and tensor names from safetensors files."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from trainer.errors import WeightsError
+from trainer.weights import safetensors_header
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -23,24 +21,18 @@ def tensor_names(files: Sequence[Path]) -> set[str]:
     Raises:
         WeightsError: a file is damaged.
     """
-    names: set[str] = set()
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as opened:
-                names.update(opened.keys())
-        except (SafetensorError, OSError) as error:
-            raise _damaged(file, error) from error
-    return names
+    return {name for file in files for name in safetensors_header.read_header(file)}
 
 
 def read_tensors(files: Sequence[Path]) -> dict[str, Tensor]:
-    """All tensors in `files`, cast to float32.
+    """All tensors in `files`, cast to float32; those of float32 are views of the mapped files.
 
     Raises:
         WeightsError: a file is damaged, a name is in two files, or a dtype is not a float one.
     """
     tensors: dict[str, Tensor] = {}
     for file in files:
+        safetensors_header.read_header(file)
         try:
             with safe_open(file, framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 - the handle is not a mapping
