@@ -102,13 +102,15 @@ def test_missing_gpu_is_never_replaced() -> None:
 def test_init_weights_reach_the_trainer(
     qwen2: ModelConfig, make_model: MakeModel, write_safetensors: Write, dtype: str
 ) -> None:
-    """All of them, bit for bit, and the optimizer starts without state."""
+    """All of them, bit for bit, and the optimizer has made no step and remembers none."""
     model = make_model(qwen2)
     path = write_safetensors(qwen2, dict(model.named_parameters()))
     trainer = build.build_shared_trainer_with_init(1e-4, 16, 42, qwen2, path, compute_dtype=dtype)
     for name, parameter in model.named_parameters():
         assert torch.equal(trainer.model.get_parameter(name), parameter), name
-    assert not trainer.optimizer.state
+    states = trainer.optimizer.state
+    assert states.keys() == set(trainer.model.parameters())
+    assert not any(value.any() for state in states.values() for value in state.values())
 
 
 def test_file_of_another_architecture_is_refused(

@@ -12,7 +12,7 @@ from trainer import gradients
 from trainer.config import ModelConfig
 from trainer.errors import ConfigurationError
 from trainer.model.decoder import Decoder
-from trainer.optimizer import build_optimizer
+from trainer.optimizer import AdamW, build_optimizer
 from trainer.schedule import WarmupCosine
 
 
@@ -39,19 +39,73 @@ def test_norm_of_many_elements_is_exact() -> None:
 
 
 def test_norm_ten_is_clipped_by_one_tenth() -> None:
-    """The coefficient is limit / norm, on every gradient alike."""
-    parameters = parameters_with_gradients([6, 0], [0, 8])
-    gradients.clip(parameters, gradients.global_norm(parameters), max_norm=1.0)
-    torch.testing.assert_close(parameters[0].grad, torch.tensor([0.6, 0.0]))
-    torch.testing.assert_close(parameters[1].grad, torch.tensor([0.0, 0.8]))
+    """The coefficient is limit / norm, of all gradients together."""
+    norm = gradients.global_norm(parameters_with_gradients([6, 0], [0, 8]))
+    assert gradients.clip_coefficient(norm).item() == 0.1
+    assert gradients.clip_coefficient(norm, max_norm=5.0).item() == 0.5
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_norm_up_to_the_limit_is_left_alone(value: float) -> None:
-    """Gradients of norm 1 or less, zero included, keep their bits."""
-    parameters = parameters_with_gradients([value])
-    gradients.clip(parameters, gradients.global_norm(parameters), max_norm=1.0)
-    assert parameters[0].grad is not None and parameters[0].grad.item() == value
+    """For gradients of norm 1 or less, zero included, the coefficient is exactly one."""
+    norm = gradients.global_norm(parameters_with_gradients([value]))
+    assert gradients.clip_coefficient(norm).item() == 1.0
+
+
+@pytest.mark.parametrize("loss", [1.0, math.nan, math.inf])
+@pytest.mark.parametrize("norm", [1.0, math.nan, math.inf])
+def test_a_step_is_usable_if_loss_and_norm_are_finite(loss: float, norm: float) -> None:
+    """Either alone is enough to refuse a step."""
+    usable = gradients.is_usable(torch.tensor(loss), torch.tensor(norm)).item()
+    assert usable == (loss == norm == 1.0)
+
+
+def optimizer_over(*values: list[float]) -> AdamW:
+    """An optimizer of parameters, initially one, whose gradients are `values`."""
+    parameters = parameters_with_gradients(*values)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.fill_(1.0)
+    return AdamW([{"params": parameters, "weight_decay": 0.0}], lr=0.1)
+
+
+def test_the_step_multiplies_gradients_by_the_coefficient() -> None:
+    """First and second moment are those of the scaled gradient."""
+    optimizer = optimizer_over([6, 0], [0, 8])
+    optimizer.step(torch.tensor(0.1), torch.tensor(False))
+    moments = [state["exp_avg"] for state in optimizer.state.values()]
+    squares = [state["exp_avg_sq"] for state in optimizer.state.values()]
+    torch.testing.assert_close(moments[0], torch.tensor([0.06, 0.0]))
+    torch.testing.assert_close(moments[1], torch.tensor([0.0, 0.08]))
+    torch.testing.assert_close(squares[1], torch.tensor([0.0, 0.032]))
+
+
+def test_a_halted_step_changes_nothing_at_all() -> None:
+    """Weights, moments and count are bit for bit what they were, NaN in the gradient or not."""
+    optimizer = optimizer_over([1.0, math.nan])
+    (parameter,) = optimizer.param_groups[0]["params"]
+    optimizer.step(torch.tensor(math.nan), torch.tensor(True))
+    assert torch.equal(parameter, torch.ones(2))
+    assert not any(value.any() for value in optimizer.state[parameter].values())
+
+
+def test_the_rate_that_is_set_is_the_rate_of_the_step() -> None:
+    """The first AdamW step of a parameter without decay is one rate, whatever the gradient."""
+    optimizer = optimizer_over([3.0])
+    optimizer.set_rate(0.25)
+    optimizer.step(torch.tensor(1.0), torch.tensor(False))
+    assert optimizer.param_groups[0]["params"][0].item() == pytest.approx(0.75, abs=1e-6)
+
+
+def test_every_parameter_has_its_state_from_the_start(qwen2: ModelConfig) -> None:
+    """Moments of its shape, zero, and a count of zero: a checkpoint of step 0 has all entries."""
+    model = Decoder(qwen2)
+    state = build_optimizer(model, 3e-4).state
+    assert state.keys() == set(model.parameters())
+    for parameter, entry in state.items():
+        assert entry.keys() == {"step", "exp_avg", "exp_avg_sq"}
+        assert entry["exp_avg"].shape == entry["exp_avg_sq"].shape == parameter.shape
+        assert not any(value.any() for value in entry.values())
 
 
 def test_decay_is_on_matrices_only(qwen2: ModelConfig) -> None:

@@ -46,8 +46,9 @@ def test_steps_equal_a_loop_written_by_hand(
         gradients = {n: p.grad for n, p in twin.model.named_parameters() if p.grad is not None}
         norm = math.sqrt(sum(g.double().square().sum().item() for g in gradients.values()))
         norms.append(norm)
-        assert trainer.train_batch(batch, lr) == pytest.approx(expected.item(), rel=1e-5)
-        assert trainer.last_grad_norm() == pytest.approx(norm, rel=1e-4)
+        result = trainer.launch_step([batch], lr).result()
+        assert result.loss == pytest.approx(expected.item(), rel=1e-5)
+        assert result.grad_norm == pytest.approx(norm, rel=1e-4)
         with torch.no_grad():
             for name, parameter in twin.model.named_parameters():
                 gradient = gradients[name] * min(1.0, 1.0 / norm)

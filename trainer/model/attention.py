@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainer.config import ModelConfig
-from trainer.model.linear import Linear
-from trainer.model.rope import RotaryEmbedding
+from trainer.model.linear import Linear, joins_projections, project, project_jointly
+from trainer.model.rope import RotaryEmbedding, split_and_rotate
 
 
 class ScaledDotProductAttention(nn.Module):
@@ -40,14 +40,16 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, T, C] -> [B, T, C]``."""
-        q, k = self.rope(
-            self.split_heads(self.q_proj(x)),
-            self.split_heads(self.k_proj(x)),
-        )
-        mixed = self.sdpa(q, k, self.split_heads(self.v_proj(x)))
+        projections = self.q_proj, self.k_proj, self.v_proj
+        if joins_projections(x):
+            joint = project_jointly(x, *projections)
+            q, k, v = split_and_rotate(joint, self.head_dim, len(self.k_proj.weight), self.rope)
+        else:
+            q, k, v = map(self.split_heads, project(x, *projections))
+            q, k = self.rope(q, k)
+        mixed = self.sdpa(q, k, v)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def split_heads(self, x: Tensor) -> Tensor:
         """``[B, T, heads · D] -> [B, heads, T, D]``."""
-        batch, length, _ = x.shape
-        return x.view(batch, length, -1, self.head_dim).transpose(1, 2)
+        return x.view(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)

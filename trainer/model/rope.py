@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -47,16 +49,67 @@ class RotaryEmbedding(nn.Module):
         Raises:
             ConfigurationError: T exceeds the positions that the model has.
         """
-        length = q.shape[-2]
+        cos, sin = self.tables(q.shape[-2])
+        return rotate(q, cos, sin), rotate(k, cos, sin)
+
+    def tables(self, length: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines ``[length, D / 2]`` of the first positions. Raises as `forward`."""
         if length > self.cos.shape[0]:
             raise ConfigurationError(
                 f"sequence length {length} > max_position_embeddings {self.cos.shape[0]}"
             )
-        cos, sin = self.cos[:length], self.sin[:length]
-        return rotate(q, cos, sin), rotate(k, cos, sin)
+        return self.cos[:length], self.sin[:length]
+
+
+class _SplitAndRotate(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, joint: Tensor, cos: Tensor, sin: Tensor, head_dim: int, key_value_size: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(cos, sin)
+        query_size = joint.shape[-1] - 2 * key_value_size
+        parts = joint.split_with_sizes([query_size, key_value_size, key_value_size], dim=-1)
+        q, k, v = (part.view(*part.shape[:-1], -1, head_dim).transpose(1, 2) for part in parts)
+        return rotate(q, cos, sin), rotate(k, cos, sin), v.clone()
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad_q: Tensor, grad_k: Tensor, grad_v: Tensor
+    ) -> tuple[Tensor, None, None, None, None]:
+        from trainer.kernels.rotary import rotary_backward
+
+        cos, sin = ctx.saved_tensors
+        return rotary_backward(grad_q, grad_k, grad_v, cos, sin), None, None, None, None
+
+
+def split_and_rotate(
+    joint: Tensor, head_dim: int, key_value_size: int, rope: RotaryEmbedding
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys, rotated, and values, from their joint projection on CUDA.
+
+    Args:
+        joint: ``[B, T, (H + 2 K) * D]``: queries, keys, values.
+        head_dim: D.
+        key_value_size: ``K * D``.
+        rope: where the tables are.
+
+    Returns:
+        ``[B, H, T, D]`` and twice ``[B, K, T, D]``.
+    """
+    cos, sin = rope.tables(joint.shape[1])
+    parts: tuple[Tensor, Tensor, Tensor] = _SplitAndRotate.apply(  # type: ignore[no-untyped-call]
+        joint, cos, sin, head_dim, key_value_size
+    )
+    return parts
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate ``x [..., T, D]`` by tables ``[T, D/2]``, in float32, rounded once to its dtype."""
-    first, second = x.float().chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+    """Rotate ``x [B, H, T, D]`` by tables ``[T, D/2]``, in float32, rounded once to its dtype.
+
+    The result lies in memory as ``[B, T, H, D]``, as a projection leaves it, so that attention's
+    output needs no transposition either.
+    """
+    first, second = x.transpose(1, 2).float().chunk(2, dim=-1)
+    cos, sin = cos[:, None], sin[:, None]
+    rotated = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return rotated.to(x.dtype).transpose(1, 2)

@@ -1,0 +1,36 @@
+"""Causal attention whose backward adds in a fixed order, for bitwise reproducible training.
+
+FlexAttention computes the gradients of queries and of keys and values in two kernels, each of which
+owns what it writes. It is fast only inside a compiled layer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+
+class FlexCausalAttention(nn.Module):
+    """What `attention.ScaledDotProductAttention` computes. One instance serves all layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mask: BlockMask | None = None
+        self._length = 0
+
+    def prepare(self, length: int, device: torch.device) -> None:
+        """Make the causal mask for sequences of `length` positions, outside of compiled code."""
+        if length != self._length:
+            self._mask = create_block_mask(_is_causal, None, None, length, length, device=device)
+            self._length = length
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """``q [B, H, T, D], k and v [B, K, T, D]`` -> ``[B, H, T, D]``."""
+        mixed = flex_attention(q, k, v, block_mask=self._mask, enable_gqa=q.shape[1] != k.shape[1])
+        assert isinstance(mixed, Tensor)
+        return mixed
+
+
+def _is_causal(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    return query >= key
