@@ -17,6 +17,7 @@ from trainer import config as configurations
 from trainer import device as devices
 from trainer.config import LLAMA_370M, ModelConfig
 from trainer.errors import ArchitectureError, ConfigurationError, WeightsError
+from trainer.execution import EAGER, Execution
 from trainer.model.decoder import Decoder
 from trainer.trainer import PretrainTrainer
 from trainer.weights import architecture, load, populate
@@ -33,6 +34,7 @@ def build_shared_trainer(
     device: str = "cpu",
     compute_dtype: str = "float32",
     from_scratch: ModelConfig = LLAMA_370M,
+    how: Execution = EAGER,
 ) -> PretrainTrainer:
     """A trainer with random weights for `from_scratch`, which must be a 370M decoder.
 
@@ -43,6 +45,7 @@ def build_shared_trainer(
         device: a ``--device`` value.
         compute_dtype: dtype of activations, ``float32`` or ``bfloat16``.
         from_scratch: another configuration to put through the same checks.
+        how: eager or compiled, and whether bitwise reproducible.
 
     Raises:
         ArchitectureError: INV-ARCH-370M-001 does not hold, or `from_scratch` is not a decoder.
@@ -52,7 +55,8 @@ def build_shared_trainer(
     configurations.require_decoder(from_scratch)
     require_positions(from_scratch, seq_length)
     require_370m(from_scratch)
-    return PretrainTrainer(from_scratch, devices.resolve_device(device), compute_dtype, seed, lr)
+    resolved = devices.resolve_device(device)
+    return PretrainTrainer(from_scratch, resolved, compute_dtype, seed, lr, how)
 
 
 def build_shared_cuda_trainer(lr: float, seq_length: int, seed: int) -> PretrainTrainer:
@@ -70,6 +74,7 @@ def build_shared_trainer_with_init(
     device: str = "cpu",
     compute_dtype: str = "float32",
     from_scratch: ModelConfig = LLAMA_370M,
+    how: Execution = EAGER,
 ) -> PretrainTrainer:
     """A trainer for `init_arch` with the weights at `init_path`; neither is as without init.
 
@@ -88,6 +93,7 @@ def build_shared_trainer_with_init(
             device=device,
             compute_dtype=compute_dtype,
             from_scratch=from_scratch,
+            how=how,
         )
     configurations.require_decoder(init_arch)
     require_positions(init_arch, seq_length)
@@ -96,7 +102,7 @@ def build_shared_trainer_with_init(
     require_declared(init_arch, init_path)
     with citing_load_failure():
         tensors = load.load_init_tensors(init_path)
-    trainer = PretrainTrainer(init_arch, resolved, compute_dtype, seed, lr)
+    trainer = PretrainTrainer(init_arch, resolved, compute_dtype, seed, lr, how)
     populate.populate(trainer.model, tensors)
     return trainer
 

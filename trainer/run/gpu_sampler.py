@@ -72,7 +72,7 @@ class GpuSampler:
             return
         try:
             pynvml.nvmlInit()
-            handle = _handle(pynvml, self._device)
+            handle = nvml_handle(pynvml, self._device)
             while not self._stop.wait(PERIOD_S):
                 percent = float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
                 self._latest = percent, time.monotonic()
@@ -80,6 +80,7 @@ class GpuSampler:
             self._absent_reason = f"NVML: {error}"
 
 
-def _handle(nvml: Any, device: torch.device) -> Any:
-    # By UUID, since CUDA_VISIBLE_DEVICES renumbers devices for CUDA but not for NVML.
+def nvml_handle(nvml: Any, device: torch.device) -> Any:
+    """NVML's handle of a CUDA device, by UUID."""
+    # CUDA_VISIBLE_DEVICES renumbers devices for CUDA but not for NVML.
     return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")

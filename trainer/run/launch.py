@@ -1,0 +1,223 @@
+"""From a checked plan to a finished run: build, resume, prove residency, record, train.
+
+The run directory is made after everything that can fail has been built, so that a refusal leaves
+nothing behind.
+"""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer import build
+from trainer import config as configurations
+from trainer.batch import TokenBatch
+from trainer.checkpoint.position import TrainingPosition
+from trainer.checkpoint.restore import restore
+from trainer.checkpoint.run_directory import RunDirectory, latest
+from trainer.corpus.synthetic import synthetic_steps
+from trainer.device_report import device_report
+from trainer.errors import OutOfMemory
+from trainer.execution import Execution
+from trainer.run import determinism, files, flops
+from trainer.run.loop import StepBatches
+from trainer.run.memory import out_of_memory
+from trainer.run.options import SYNTHETIC_HELDOUT_BATCHES
+from trainer.run.preflight import Plan
+from trainer.run.progress import Progress
+from trainer.run.residency import memory_in_use, prove_residency
+from trainer.run.session import Outcome, Session
+from trainer.tokenizer import tokenizer_metadata
+from trainer.trainer import PretrainTrainer
+
+
+def start(plan: Plan, arguments: Sequence[str], *, shown: bool, began: float) -> Outcome:
+    """Carry out `plan`.
+
+    Args:
+        arguments: the command line, for the record and for the command that resumes.
+        shown: whether progress is.
+        began: `time.perf_counter()` when the command began.
+
+    Raises:
+        TrainerError: nothing was left behind.
+    """
+    directory = RunDirectory(plan.options.run_dir)
+    notices = list(plan.notices)
+    checkpoint = latest(directory.root, notices.append) if plan.options.resume else None
+    torch.manual_seed(plan.settings.seed)
+    trainer, residency = _build(plan)
+    position = _position(plan, trainer, checkpoint)
+    progress = Progress(
+        position.step,
+        plan.options.num_steps,
+        shown=shown,
+        flops_per_token=flops.flops_per_token(plan.config, plan.options.seq_length),
+        peak_flops=_peak_flops(plan, trainer),
+    )
+    try:
+        for notice in notices:
+            progress.notice(notice)
+        directory.checkpoints.mkdir(parents=True, exist_ok=True)
+        _record_start(plan, directory, arguments, position, residency)
+        directory.outcome.unlink(missing_ok=True)
+        progress.say(
+            f"{configurations.stored_parameters(plan.config):,} parameters on {trainer.device} in "
+            f"{trainer.compute_dtype}, {plan.settings.steps_per_epoch:,} steps an epoch"
+        )
+        with closing(_stream(plan, position.step, _epoch_notice(progress))) as stream:
+            return Session(
+                plan=plan,
+                trainer=trainer,
+                position=position,
+                stream=stream,
+                heldout=_heldout(plan),
+                progress=progress,
+                resume_command=resume_command(arguments),
+                writer_metadata=_writer_metadata(plan),
+                began=began,
+            ).run()
+    finally:
+        progress.close()
+
+
+def resume_command(arguments: Sequence[str]) -> str:
+    """The command line that goes on with the run that `arguments` started."""
+    resume = [] if "--resume" in arguments else ["--resume"]
+    return shlex.join(["aprtrain", *arguments, *resume])
+
+
+def _build(plan: Plan) -> tuple[PretrainTrainer, dict[str, Any] | None]:
+    on_cuda = plan.device != "cpu"
+    try:
+        used_before = memory_in_use(torch.device(plan.device)) if on_cuda else None
+        trainer = build.build_shared_trainer_with_init(
+            plan.mode.lr,
+            plan.options.seq_length,
+            plan.options.seed,
+            plan.init_arch,
+            plan.options.init,
+            device=plan.device,
+            compute_dtype=plan.settings.compute_dtype,
+            how=Execution(plan.compiled, plan.options.deterministic),
+        )
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(out_of_memory(plan.device, str(error))) from error
+    return trainer, prove_residency(trainer, used_before) if on_cuda else None
+
+
+def _position(plan: Plan, trainer: PretrainTrainer, checkpoint: Path | None) -> TrainingPosition:
+    if checkpoint is not None:
+        return restore(trainer, checkpoint, plan.settings)
+    return TrainingPosition(step=0, epoch=0, tokens_seen=0, settings=plan.settings)
+
+
+def _stream(plan: Plan, first_step: int, on_epoch: Callable[[int], None]) -> Generator[StepBatches]:
+    settings = plan.settings
+    steps = (
+        partial(synthetic_steps, plan.config.vocab_size)
+        if plan.corpus is None
+        else plan.corpus.training_steps
+    )
+    return steps(
+        seq_length=settings.seq_length,
+        micro_batch_size=settings.micro_batch_size,
+        accumulation=settings.accumulation,
+        seed=settings.seed,
+        first_step=first_step,
+        cycle=plan.options.data_end == "cycle",
+        on_epoch=on_epoch,
+    )
+
+
+def _heldout(plan: Plan) -> Sequence[TokenBatch]:
+    settings = plan.settings
+    if plan.corpus is not None:
+        return plan.corpus.heldout(
+            seq_length=settings.seq_length,
+            batch_size=settings.micro_batch_size,
+            limit_tokens=plan.options.val_tokens,
+        )
+    unseen = synthetic_steps(
+        plan.config.vocab_size,
+        seq_length=settings.seq_length,
+        micro_batch_size=settings.micro_batch_size,
+        accumulation=SYNTHETIC_HELDOUT_BATCHES,
+        seed=settings.seed + 1,
+        cycle=True,
+        on_epoch=lambda epoch: None,
+    )
+    with closing(unseen):
+        return next(unseen)
+
+
+def _epoch_notice(progress: Progress) -> Callable[[int], None]:
+    told = False
+
+    def notice(epoch: int) -> None:
+        nonlocal told
+        if epoch and not told:
+            told = True
+            progress.notice(
+                f"INV-TRAIN-011: the data was used up; pass {epoch + 1} over it begins (said once)"
+            )
+
+    return notice
+
+
+def _writer_metadata(plan: Plan) -> dict[str, Any]:
+    if not plan.options.embed_tokenizer or plan.tokenizer is None:
+        return {}
+    return tokenizer_metadata(plan.tokenizer)
+
+
+def _peak_flops(plan: Plan, trainer: PretrainTrainer) -> float | None:
+    if trainer.device.type != "cuda" or plan.settings.compute_dtype != "bfloat16":
+        return None
+    return flops.peak_flops(torch.cuda.get_device_name(trainer.device))
+
+
+def _record_start(
+    plan: Plan,
+    directory: RunDirectory,
+    arguments: Sequence[str],
+    position: TrainingPosition,
+    residency: dict[str, Any] | None,
+) -> None:
+    this_start = {
+        "command": shlex.join(["aprtrain", *arguments]),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "first_step": position.step,
+        "options": plan.options.to_json(),
+        "device": plan.device,
+        "devices": device_report(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "determinism": determinism.settings_in_force(),
+        "residency": residency,
+    }
+    if plan.options.resume:
+        run = files.read_run(directory.root)
+        run["resumed"] = [*run["resumed"], this_start]
+    else:
+        run = {
+            **this_start,
+            "identity": plan.identity,
+            "config": asdict(plan.config),
+            "parameters": {
+                "stored": configurations.stored_parameters(plan.config),
+                "nominal": configurations.nominal_parameters(plan.config),
+            },
+            "sha256": plan.hashes,
+            "resumed": [],
+        }
+    files.write_json(directory.settings, run)
