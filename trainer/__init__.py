@@ -1,12 +1,15 @@
-"""The bundled trainer: pre-training of Llama-family decoders on one CPU or CUDA device.
+"""The bundled trainer: pre-training of Llama-family decoders on a CPU, one GPU or several.
 
-errors, config, device          what can go wrong, what a model is, where it runs (no torch)
-model/                          the decoder, one operator a file
-batch, loss, optimizer,
-gradients, schedule, trainer    one optimizer step
-weights/                        initial weights from safetensors and GGUF files
-build                           what the pretrain command trains, and the checks before it
-tokenizer, data                 text to token batches
-metrics, gpu_sampler, loop      a run and its log
-cli                             `aprtrain`, or `python -m trainer`
+errors, config, device                what can go wrong, what a model is, where it runs (no torch)
+model/                                the decoder, one operator a file; a key/value cache
+batch, loss, optimizer, gradients,
+schedule, precision, pending, trainer one optimizer step
+execution, step_graph, kernels/       how a step is made fast, or reproducible
+weights/, tokenizer                   files: APR v2, safetensors, GGUF, and their vocabularies
+corpus/                               text to shards to batches
+checkpoint/                           all the state of a run, to and from a file
+run/                                  a run: pre-flight, loop, guards, log, epochs, signals
+parallel/                             several processes
+build, generate                       what the commands build
+commands/, cli                        `aprtrain`, or `python -m trainer`
 """
