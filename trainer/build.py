@@ -19,6 +19,7 @@ from trainer.config import LLAMA_370M, ModelConfig
 from trainer.errors import ArchitectureError, ConfigurationError, WeightsError
 from trainer.execution import EAGER, Execution
 from trainer.model.decoder import Decoder
+from trainer.parallel.parallelism import Parallelism
 from trainer.trainer import PretrainTrainer
 from trainer.weights import architecture, load, populate
 
@@ -35,6 +36,7 @@ def build_shared_trainer(
     compute_dtype: str = "float32",
     from_scratch: ModelConfig = LLAMA_370M,
     how: Execution = EAGER,
+    parallel: Parallelism | None = None,
 ) -> PretrainTrainer:
     """A trainer with random weights for `from_scratch`, which must be a 370M decoder.
 
@@ -46,6 +48,7 @@ def build_shared_trainer(
         compute_dtype: dtype of activations, ``float32`` or ``bfloat16``.
         from_scratch: another configuration to put through the same checks.
         how: eager or compiled, and whether bitwise reproducible.
+        parallel: how the ranks of the run share each step; None is a single process.
 
     Raises:
         ArchitectureError: INV-ARCH-370M-001 does not hold, or `from_scratch` is not a decoder.
@@ -56,7 +59,7 @@ def build_shared_trainer(
     require_positions(from_scratch, seq_length)
     require_370m(from_scratch)
     resolved = devices.resolve_device(device)
-    return PretrainTrainer(from_scratch, resolved, compute_dtype, seed, lr, how)
+    return PretrainTrainer(from_scratch, resolved, compute_dtype, seed, lr, how, parallel)
 
 
 def build_shared_cuda_trainer(lr: float, seq_length: int, seed: int) -> PretrainTrainer:
@@ -75,6 +78,7 @@ def build_shared_trainer_with_init(
     compute_dtype: str = "float32",
     from_scratch: ModelConfig = LLAMA_370M,
     how: Execution = EAGER,
+    parallel: Parallelism | None = None,
 ) -> PretrainTrainer:
     """A trainer for `init_arch` with the weights at `init_path`; neither is as without init.
 
@@ -94,6 +98,7 @@ def build_shared_trainer_with_init(
             compute_dtype=compute_dtype,
             from_scratch=from_scratch,
             how=how,
+            parallel=parallel,
         )
     configurations.require_decoder(init_arch)
     require_positions(init_arch, seq_length)
@@ -102,7 +107,7 @@ def build_shared_trainer_with_init(
     require_declared(init_arch, init_path)
     with citing_load_failure():
         tensors = load.load_init_tensors(init_path)
-    trainer = PretrainTrainer(init_arch, resolved, compute_dtype, seed, lr, how)
+    trainer = PretrainTrainer(init_arch, resolved, compute_dtype, seed, lr, how, parallel)
     populate.populate(trainer.model, tensors)
     return trainer
 

@@ -174,7 +174,7 @@ def _from_gpt2(vocabulary: Path, merges: Path) -> Tokenizer:
     try:
         ids = json.loads(vocabulary.read_text(encoding="utf-8"))
         lines = merges.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TokenizerError(f"{vocabulary.parent}: unreadable: {error}") from error
     pairs = [line for line in lines if line and not line.startswith("#version")]
     engine = _byte_level(ids, pairs, pre_tokenizers.ByteLevel(add_prefix_space=False), vocabulary)

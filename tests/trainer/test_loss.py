@@ -60,6 +60,37 @@ def test_mask_is_weights_of_one_and_zero(
     torch.testing.assert_close(masked, loss.linear_cross_entropy(hidden[mask], head, targets[mask]))
 
 
+@pytest.mark.parametrize("wanted", ["hidden", "head", "neither"])
+def test_a_gradient_that_nobody_wants_changes_nothing(
+    problem: tuple[Tensor, Tensor, Tensor, Tensor], wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss is the same bits, and so is the gradient that is wanted, over several chunks."""
+    monkeypatch.setattr(loss, "CHUNK_LOGITS", 4 * VOCABULARY)
+    hidden, head, targets, weights = problem
+    both = hidden.clone().requires_grad_(), head.clone().requires_grad_()
+    expected = loss.linear_cross_entropy(*both, targets, weights)
+    expected.backward()  # type: ignore[no-untyped-call]
+    ours = (
+        hidden.clone().requires_grad_(wanted == "hidden"),
+        head.clone().requires_grad_(wanted == "head"),
+    )
+    total = loss.linear_cross_entropy(*ours, targets, weights)
+    assert torch.equal(total, expected)
+    if wanted == "neither":
+        assert not total.requires_grad
+        return
+    total.backward()  # type: ignore[no-untyped-call]
+    for name, got, want in zip(("hidden", "head"), ours, both, strict=True):
+        assert got.grad is None if name != wanted else torch.equal(got.grad, want.grad)  # type: ignore[arg-type]
+
+
+def test_chunks_cover_every_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole chunks and a remainder; a vocabulary larger than a chunk goes row by row."""
+    monkeypatch.setattr(loss, "CHUNK_LOGITS", 40)
+    assert [(c.start, c.stop) for c in loss._chunks(10, 10)] == [(0, 4), (4, 8), (8, 10)]
+    assert [(c.start, c.stop) for c in loss._chunks(2, 41)] == [(0, 1), (1, 2)]
+
+
 def test_head_gradient_is_accumulated_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """In bfloat16 compute 300 equal chunks add up; a bfloat16 sum stops growing at 256 of them."""
     monkeypatch.setattr(loss, "CHUNK_LOGITS", 2)

@@ -88,6 +88,17 @@ def test_norm_uses_the_eps_of_the_configuration(
     assert torch.allclose(model.logits(tokens[None])[0].double(), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_a_layer_adds_first_what_the_one_before_handed_over(
+    llama: ModelConfig, make_model: MakeModel
+) -> None:
+    """Given stream and update it computes, bit for bit, what it does given their sum."""
+    layer = make_model(llama).model.layers[1]
+    stream, update = torch.randn(2, 1, 9, llama.hidden_size, generator=torch.manual_seed(0))
+    for ours, expected in zip(layer(stream, update), layer(stream + update, None), strict=True):
+        assert torch.equal(ours, expected)
+    assert not torch.equal(layer(stream, update)[1], layer(stream, None)[1])
+
+
 def test_parameters_carry_their_hugging_face_names(llama: ModelConfig, qwen2: ModelConfig) -> None:
     """A tied head has no entry; biases exist for q, k and v if and only if configured."""
     layer = [

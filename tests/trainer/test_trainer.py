@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from trainer import batch as batches_of_tokens
 from trainer.batch import TokenBatch
 from trainer.config import ModelConfig
 from trainer.errors import ConfigurationError, NumericalInstability
+from trainer.execution import Execution
 from trainer.precision import ieee_float32
 from trainer.trainer import PretrainTrainer
 
@@ -127,6 +129,115 @@ def test_instability_stops_before_any_weight_moves(
         assert torch.equal(parameter, before[name]), name
     handle.remove()
     assert math.isfinite(trainer.train_batch(make_batch()))
+
+
+def everything(trainer: PretrainTrainer) -> list[torch.Tensor]:
+    """Copies of all weights, moments and counts."""
+    states = trainer.optimizer.state.values()
+    tensors = [
+        *trainer.model.parameters(),
+        *(value for state in states for value in state.values()),
+    ]
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+def test_steps_launched_behind_a_poisoned_one_change_nothing(
+    make_trainer: MakeTrainer, make_batch: MakeBatch
+) -> None:
+    """Weights, moments and counts stay, though the steps behind it are finite; reading says so."""
+    trainer = make_trainer()
+    trainer.train_batch(make_batch(seed=1))
+    before = everything(trainer)
+    handle = trainer.model.model.norm.weight.register_hook(  # type: ignore[no-untyped-call]
+        lambda gradient: torch.full_like(gradient, math.nan)
+    )
+    poisoned = trainer.launch_step([make_batch(seed=2)])
+    handle.remove()
+    for seed in (3, 4):
+        trainer.launch_step([make_batch(seed=seed)])
+    assert all(map(torch.equal, everything(trainer), before))
+    with pytest.raises(NumericalInstability, match="INV-TRAIN-007: step 1"):
+        poisoned.result()
+    assert trainer.step == 1, "the steps behind it were not taken either"
+
+
+def test_a_pending_step_says_what_it_was_launched_with(
+    make_trainer: MakeTrainer, make_batch: MakeBatch
+) -> None:
+    """Number, rate and targets are known before the result is, which can be read twice."""
+    trainer = make_trainer()
+    trainer.train_batch(make_batch())
+    pending = trainer.launch_step([make_batch(), make_batch(rows=3)], 0.25)
+    assert (pending.step, pending.lr, pending.targets) == (1, 0.25, 5 * 12)
+    assert pending.result() == pending.result()
+
+
+def test_micro_batches_are_one_batch(make_trainer: MakeTrainer, make_batch: MakeBatch) -> None:
+    """Loss, norm and weights after three cycles of unequal masks follow those of the whole."""
+    parts, whole = make_trainer(), make_trainer()
+    for seed in range(3):
+        batches = [
+            replace(make_batch(seed=2 * seed + i), target_mask=torch.arange(24).view(2, 12) < limit)
+            for i, limit in enumerate((24, 5))
+        ]
+        masks = [batch.target_mask for batch in batches if batch.target_mask is not None]
+        joint = TokenBatch(torch.cat([b.tokens for b in batches]), torch.cat(masks))
+        ours = parts.launch_step(batches, 0.01).result()
+        expected = whole.launch_step([joint], 0.01).result()
+        assert ours.loss == pytest.approx(expected.loss, rel=1e-6)
+        assert ours.grad_norm == pytest.approx(expected.grad_norm, rel=1e-5)
+    for name, parameter in whole.model.named_parameters():
+        # AdamW divides by the gradient's own size, so rounding of tiny gradients shows at 1e-4.
+        torch.testing.assert_close(parts.model.get_parameter(name), parameter, rtol=1e-3, atol=2e-4)
+
+
+def test_no_gradient_is_left_after_a_step(make_trainer: MakeTrainer, make_batch: MakeBatch) -> None:
+    """The next step starts from none, whatever the last one was made of."""
+    trainer = make_trainer()
+    trainer.launch_step([make_batch(), make_batch(seed=1)])
+    assert all(parameter.grad is None for parameter in trainer.model.parameters())
+
+
+def test_warming_up_changes_nothing(make_trainer: MakeTrainer, make_batch: MakeBatch) -> None:
+    """It runs a whole step for its side effects on the device, and the next real step is step 0."""
+    warm, plain = make_trainer(), make_trainer()
+    before = everything(warm)
+    warm.warm_up([make_batch(seed=5)])
+    assert all(map(torch.equal, everything(warm), before))
+    assert warm.train_batch(make_batch()) == plain.train_batch(make_batch())
+    assert all(map(torch.equal, everything(warm), everything(plain)))
+
+
+@pytest.fixture
+def process_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What deterministic execution sets for the whole process is put back."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    benchmark = torch.backends.cudnn.benchmark
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark = benchmark
+
+
+@pytest.mark.usefixtures("process_settings")
+def test_deterministic_execution_is_switched_on(llama: ModelConfig) -> None:
+    """Deterministic algorithms, fixed workspaces and no autotuning are in force afterwards."""
+    torch.backends.cudnn.benchmark = True
+    PretrainTrainer(llama, "cpu", "float32", 7, 1e-3, Execution(deterministic=True))
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not torch.backends.cudnn.benchmark
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+@pytest.mark.usefixtures("process_settings")
+def test_a_contrary_workspace_setting_is_refused(
+    llama: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the user's, so it is neither overwritten nor ignored."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
+    with pytest.raises(ConfigurationError, match="CUBLAS_WORKSPACE_CONFIG is ':0:0'"):
+        PretrainTrainer(llama, "cpu", "float32", 7, 1e-3, Execution(deterministic=True))
 
 
 def test_evaluation_is_weighted_by_tokens(make_trainer: MakeTrainer, make_batch: MakeBatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,8 +42,8 @@ def write_epoch_metadata(path: Path, summary: EpochSummary, optimizer_state_sha:
         "epoch": summary.epoch,
         "train_loss": summary.train_loss,
         "val_loss": summary.val_loss,
-        "train_ppl": math.exp(summary.train_loss),
-        "val_ppl": math.exp(summary.val_loss),
+        "train_ppl": _perplexity(summary.train_loss),
+        "val_ppl": _perplexity(summary.val_loss),
         "optimizer_state_sha": optimizer_state_sha,
         "wall_seconds": summary.wall_seconds,
         "tokens_seen": summary.tokens_seen,
@@ -51,3 +52,8 @@ def write_epoch_metadata(path: Path, summary: EpochSummary, optimizer_state_sha:
     text = json.dumps(fields, indent=2, allow_nan=False) + "\n"
     with durable_file(path) as file:
         file.write(text.encode())
+
+
+def _perplexity(loss: float) -> float:
+    """exp of a mean loss; the greatest float where that is larger, for JSON has no infinity."""
+    return math.exp(loss) if loss < math.log(sys.float_info.max) else sys.float_info.max

@@ -62,6 +62,15 @@ class RunDirectory:
         """The checkpoint after `step` optimizer steps, within an epoch."""
         return self.checkpoints / f"step-{step:08d}.apr"
 
+    def is_before_first_checkpoint(self) -> bool:
+        """Whether no checkpoint was ever finished here, so that nothing is lost by step 0.
+
+        An epoch's metadata is written before its checkpoint, so those of epoch 0 may stand alone.
+        """
+        first = epoch_metadata_path(self.epoch_checkpoint(0))
+        metadata = set(self.checkpoints.glob(epoch_metadata_path(Path("epoch-*")).name))
+        return metadata <= {first} and not any(self.checkpoints.glob("*.apr"))
+
 
 def epoch_metadata_path(checkpoint: Path) -> Path:
     """Where the nine fields that belong to an epoch's checkpoint are."""

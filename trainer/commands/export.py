@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
+
+from trainer.commands.arguments import path
 
 
 def add_parser(commands: Any) -> None:
@@ -15,8 +16,8 @@ def add_parser(commands: Any) -> None:
         description="Write the model in IN to OUT, whole or not at all. Training state is left "
         "out. The format follows from OUT: .apr, .gguf, else a Hugging Face folder.",
     )
-    parser.add_argument("source", metavar="IN", type=Path, help="weight file, checkpoint or folder")
-    parser.add_argument("target", metavar="OUT", type=Path, help="file, or folder for safetensors")
+    parser.add_argument("source", metavar="IN", type=path, help="weight file, checkpoint or folder")
+    parser.add_argument("target", metavar="OUT", type=path, help="file, or folder for safetensors")
     parser.add_argument("--format", choices=("apr", "safetensors", "gguf"), help="instead of OUT's")
     parser.add_argument(
         "--dtype",
@@ -26,7 +27,7 @@ def add_parser(commands: Any) -> None:
     )
     tokenizer = parser.add_mutually_exclusive_group()
     tokenizer.add_argument(
-        "--tokenizer", type=Path, help="to put beside the model (default: the one in IN, if any)"
+        "--tokenizer", type=path, help="to put beside the model (default: the one in IN, if any)"
     )
     tokenizer.add_argument("--no-tokenizer", action="store_true", help="write the model alone")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
-from trainer.commands.arguments import natural, non_negative, positive
+from trainer.commands.arguments import non_negative, path, positive, seed
 
 
 def add_parser(commands: Any) -> None:
@@ -18,15 +17,15 @@ def add_parser(commands: Any) -> None:
         help="continue a text",
         description="Continue a prompt. The text goes to stdout, the decode rate to stderr.",
     )
-    parser.add_argument("--init", type=Path, required=True, help="weight file, checkpoint, folder")
-    parser.add_argument("--tokenizer", type=Path, help="default: the one that comes with --init")
+    parser.add_argument("--init", type=path, required=True, help="weight file, checkpoint, folder")
+    parser.add_argument("--tokenizer", type=path, help="default: the one that comes with --init")
     parser.add_argument("--prompt", required=True, help="the text to continue")
     parser.add_argument("--max-new-tokens", type=positive, default=100, help="default: 100")
     parser.add_argument(
         "--temperature", type=non_negative, default=0.0, help="0, the default, is greedy"
     )
     parser.add_argument("--top-k", type=positive, help="draw from the k most likely tokens only")
-    parser.add_argument("--seed", type=natural, default=0, help="of the draws (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the draws (default: 0)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (default)")
     parser.add_argument(
         "--dtype",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+from trainer.commands.arguments import path
 
 
 def add_parser(commands: Any) -> None:
@@ -18,7 +19,7 @@ def add_parser(commands: Any) -> None:
         "checksums and, of a checkpoint, the position in training.",
     )
     parser.add_argument(
-        "file", type=Path, help=".apr, .gguf or .safetensors file, or Hugging Face folder"
+        "file", type=path, help=".apr, .gguf or .safetensors file, or Hugging Face folder"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)

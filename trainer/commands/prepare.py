@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.commands.arguments import natural, positive
+from trainer.commands.arguments import natural, path, positive
 
 if TYPE_CHECKING:
     from trainer.corpus.manifest import Manifest
@@ -22,9 +22,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.set_defaults(run=run)
     add = parser.add_argument
-    add("sources", type=Path, nargs="+", metavar="SOURCE", help="folder, text or .bin of u32 ids")
-    add("--tokenizer", type=Path, required=True, metavar="PATH", help="tokenizer.json, GGUF, GPT-2")
-    add("--out", type=Path, required=True, metavar="DIR", help="where the dataset goes")
+    add("sources", type=path, nargs="+", metavar="SOURCE", help="folder, text or .bin of u32 ids")
+    add("--tokenizer", type=path, required=True, metavar="PATH", help="tokenizer.json, GGUF, GPT-2")
+    add("--out", type=path, required=True, metavar="DIR", help="where the dataset goes")
     add(
         "--include",
         action="append",
@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:
     )
     split.add_argument(
         "--heldout",
-        type=Path,
+        type=path,
         nargs="+",
         metavar="SOURCE",
         help="hold out these; the same content elsewhere is not trained on",

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.commands.arguments import natural, non_negative, positive
+from trainer.commands.arguments import (
+    learning_rate,
+    natural,
+    non_negative,
+    path,
+    positive,
+    seed,
+)
+from trainer.parallel import world as worlds
+from trainer.parallel.world import PARALLEL, World
 from trainer.run.modes import MODES
 from trainer.run.options import PretrainOptions
 
@@ -38,14 +47,14 @@ def add_parser(commands: Any) -> None:
 
 
 def _add_model(add: Any) -> None:
-    add("--init", type=Path, metavar="PATH", help="initial weights: safetensors, GGUF or APR")
+    add("--init", type=path, metavar="PATH", help="initial weights: safetensors, GGUF or APR")
     add("--mode", choices=tuple(MODES), help="default: finetune with --init, else from-scratch")
     add("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on CUDA, else float32")
 
 
 def _add_data(add: Any) -> None:
-    add("--dataset", type=Path, metavar="DIR", help="folder made by `aprtrain prepare`")
-    add("--tokenizer", type=Path, metavar="PATH", help="needed unless --init embeds one")
+    add("--dataset", type=path, metavar="DIR", help="folder made by `aprtrain prepare`")
+    add("--tokenizer", type=path, metavar="PATH", help="needed unless --init embeds one")
     add("--synthetic", action="store_true", help="random tokens instead of a dataset")
     add("--seq-length", type=positive, default=1024, metavar="N", help="tokens (default: 1024)")
     add(
@@ -64,22 +73,23 @@ def _add_optimization(add: Any) -> None:
     add("--num-steps", type=positive, required=True, metavar="N", help="optimizer steps")
     add("--batch-size", type=positive, default=8, metavar="N", help="micro-batch (default: 8)")
     add("--accumulation", type=positive, default=1, metavar="N", help="micro-batches a step")
-    add("--lr", type=non_negative, metavar="RATE", help=f"peak (default: {modes})")
+    add("--lr", type=learning_rate, metavar="RATE", help=f"peak (default: {modes})")
     add("--warmup", type=natural, metavar="N", help=f"steps (default: {warmups})")
     add("--target-loss", type=non_negative, metavar="NATS", help=f"(default: {targets})")
     add("--steps-per-epoch", type=positive, metavar="N", help="default: one pass over the data")
-    add("--seed", type=natural, default=0, metavar="N", help="weights and data order (default: 0)")
+    add("--seed", type=seed, default=0, metavar="N", help="weights and data order (default: 0)")
 
 
 def _add_running(add: Any) -> None:
     add("--device", default="auto", help="cpu, cuda, cuda:N or auto (default: auto)")
     add("--compile", choices=("auto", "on", "off"), default="auto", help="default: on with CUDA")
+    add("--parallel", choices=PARALLEL, help="how processes of torchrun share work (default: ddp)")
     add("--deterministic", action="store_true", help="the same bits every time, a little slower")
     add("--min-tokens-per-sec", type=non_negative, metavar="RATE", help="stop if slower")
 
 
 def _add_output(add: Any) -> None:
-    add("--run-dir", type=Path, required=True, metavar="DIR", help="log, checkpoints, outcome")
+    add("--run-dir", type=path, required=True, metavar="DIR", help="log, checkpoints, outcome")
     add("--resume", action="store_true", help="go on with the run in --run-dir")
     add("--checkpoint-every", type=positive, metavar="N", help="steps, besides each epoch's end")
     add("--embed-tokenizer", action="store_true", help="store the tokenizer in checkpoints")
@@ -96,20 +106,26 @@ def run(options: argparse.Namespace) -> int:
     )
     from trainer.run.preflight import preflight
 
-    plan = preflight(asked)
+    plan = preflight(asked, worlds.read_world(os.environ))
 
+    from trainer.parallel.process_group import process_group
     from trainer.run.launch import start
 
-    outcome = start(plan, arguments, shown=not options.no_progress, began=began)
-    _report(outcome, as_json=options.json)
+    with process_group(plan.world, plan.device) as connection:
+        outcome = start(plan, arguments, shown=not options.no_progress, began=began)
+        if outcome.exit_code:
+            connection.abandon()
+    _report(outcome, plan.world, as_json=options.json)
     return outcome.exit_code
 
 
-def _report(outcome: Outcome, *, as_json: bool) -> None:
+def _report(outcome: Outcome, world: World, *, as_json: bool) -> None:
     if outcome.exit_code:
         message = " ".join(outcome.message.split())
-        print(f"aprtrain: {outcome.status}: {message}", file=sys.stderr)
-    else:
+        print(f"aprtrain: {world.speaker}{outcome.status}: {message}", file=sys.stderr)
+    if not world.leads:
+        return
+    if not outcome.exit_code:
         print(f"{outcome.status}: {outcome.steps} steps {outcome.message}".strip(), file=sys.stderr)
     if outcome.resume_command is not None and outcome.checkpoint is not None:
         print(f"go on with: {outcome.resume_command}", file=sys.stderr)

@@ -104,7 +104,7 @@ def read_manifest(folder: Path) -> Manifest:
         fields = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{path}: no such file; make a dataset with aprtrain prepare") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: unreadable: {error}; prepare the dataset again") from error
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise DataError(f"{path}: not the manifest of a dataset made by aprtrain prepare")

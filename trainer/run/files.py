@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` durably. Raises OSError."""
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     with durable_file(path) as file:
-        file.write(text.encode())
+        # A path that is not UTF-8 holds surrogates; so written they are JSON's own escapes.
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def read_run(root: Path) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def read_run(root: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content["identity"], dict) or not isinstance(content["resumed"], list):
             raise ValueError("identity or resumed is of another type")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: not the record of a run: {error!r}; start a new run in another --run-dir"
         ) from error
@@ -51,10 +53,16 @@ def require_same_identity(root: Path, identity: Mapping[str, Any]) -> None:
         CheckpointError: listing each field with both values.
     """
     stored = read_run(root)["identity"]
+    dealing = ("accumulation", "world_size")
+    same_in_all = math.prod(stored.get(n, 0) for n in dealing) == math.prod(
+        identity.get(n, 0) for n in dealing
+    )
+    # A step's micro-batches may go to another number of ranks, as long as they stay the same.
+    dealt_out_anew = dealing if same_in_all else ()
     differing = [
         f"{name}: was {stored.get(name)!r}, asked {value!r}"
         for name, value in identity.items()
-        if stored.get(name) != value
+        if stored.get(name) != value and name not in dealt_out_anew
     ]
     if differing:
         raise CheckpointError(

@@ -6,11 +6,12 @@ nothing behind.
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -26,11 +27,16 @@ from trainer.checkpoint.restore import restore
 from trainer.checkpoint.run_directory import RunDirectory, latest
 from trainer.corpus.synthetic import synthetic_steps
 from trainer.device_report import device_report
-from trainer.errors import OutOfMemory
+from trainer.errors import ConfigurationError
 from trainer.execution import Execution
+from trainer.parallel.build import build_parallelism
+from trainer.parallel.joint_run import require_same_start
+from trainer.parallel.parallelism import Parallelism
+from trainer.parallel.world import ALONE, World
 from trainer.run import determinism, files, flops
+from trainer.run.lock import run_lock
 from trainer.run.loop import StepBatches
-from trainer.run.memory import out_of_memory
+from trainer.run.memory import memory_needed
 from trainer.run.options import SYNTHETIC_HELDOUT_BATCHES
 from trainer.run.preflight import Plan
 from trainer.run.progress import Progress
@@ -51,25 +57,43 @@ def start(plan: Plan, arguments: Sequence[str], *, shown: bool, began: float) ->
     Raises:
         TrainerError: nothing was left behind.
     """
+    with ExitStack() as held:
+        return _start(plan, arguments, held, shown=shown, began=began)
+
+
+def _start(
+    plan: Plan, arguments: Sequence[str], held: ExitStack, *, shown: bool, began: float
+) -> Outcome:
     directory = RunDirectory(plan.options.run_dir)
     notices = list(plan.notices)
-    checkpoint = latest(directory.root, notices.append) if plan.options.resume else None
-    torch.manual_seed(plan.settings.seed)
-    trainer, residency = _build(plan)
-    position = _position(plan, trainer, checkpoint)
+    parallel = build_parallelism(plan.parallel, plan.world)
+    with parallel.ranks.together(), memory_needed(plan.device):
+        if plan.options.resume and plan.world.leads:
+            held.enter_context(run_lock(directory.root))
+        checkpoint = _checkpoint(directory, notices) if plan.options.resume else None
+        torch.manual_seed(plan.settings.seed)
+        trainer, residency = _build(plan, parallel)
+        position = _position(plan, trainer, checkpoint)
+        heldout = _heldout(plan)
+    require_same_start(trainer)
     progress = Progress(
         position.step,
         plan.options.num_steps,
         shown=shown,
+        silent=not plan.world.leads,
         flops_per_token=flops.flops_per_token(plan.config, plan.options.seq_length),
         peak_flops=_peak_flops(plan, trainer),
     )
     try:
         for notice in notices:
             progress.notice(notice)
-        directory.checkpoints.mkdir(parents=True, exist_ok=True)
-        _record_start(plan, directory, arguments, position, residency)
-        directory.outcome.unlink(missing_ok=True)
+        if plan.world.leads:
+            directory.checkpoints.mkdir(parents=True, exist_ok=True)
+            if not plan.options.resume:
+                held.enter_context(run_lock(directory.root))
+                _require_new(directory)
+            _record_start(plan, directory, arguments, position, residency)
+            directory.outcome.unlink(missing_ok=True)
         progress.say(
             f"{configurations.stored_parameters(plan.config):,} parameters on {trainer.device} in "
             f"{trainer.compute_dtype}, {plan.settings.steps_per_epoch:,} steps an epoch"
@@ -79,10 +103,11 @@ def start(plan: Plan, arguments: Sequence[str], *, shown: bool, began: float) ->
                 plan=plan,
                 trainer=trainer,
                 position=position,
+                resumed_from=checkpoint,
                 stream=stream,
-                heldout=_heldout(plan),
+                heldout=heldout,
                 progress=progress,
-                resume_command=resume_command(arguments),
+                resume_command=resume_command(arguments, plan.world),
                 writer_metadata=_writer_metadata(plan),
                 began=began,
             ).run()
@@ -90,28 +115,48 @@ def start(plan: Plan, arguments: Sequence[str], *, shown: bool, began: float) ->
         progress.close()
 
 
-def resume_command(arguments: Sequence[str]) -> str:
+def _checkpoint(directory: RunDirectory, notices: list[str]) -> Path | None:
+    if directory.is_before_first_checkpoint():
+        notices.append("the run ended before its first checkpoint; it begins again at step 0")
+        return None
+    return latest(directory.root, notices.append)
+
+
+def _require_new(directory: RunDirectory) -> None:
+    # `preflight` looked before this process held the run.
+    if directory.settings.exists():
+        raise ConfigurationError(
+            f"{directory.root}: another process has just started a run here; choose another "
+            "--run-dir"
+        )
+
+
+def resume_command(arguments: Sequence[str], world: World = ALONE) -> str:
     """The command line that goes on with the run that `arguments` started."""
     resume = [] if "--resume" in arguments else ["--resume"]
-    return shlex.join(["aprtrain", *arguments, *resume])
+    return shlex.join([*_program(world), *arguments, *resume])
 
 
-def _build(plan: Plan) -> tuple[PretrainTrainer, dict[str, Any] | None]:
+def _program(world: World) -> list[str]:
+    if world.size == 1:
+        return ["aprtrain"]
+    return ["torchrun", "--nproc-per-node", str(world.size), "-m", "trainer"]
+
+
+def _build(plan: Plan, parallel: Parallelism) -> tuple[PretrainTrainer, dict[str, Any] | None]:
     on_cuda = plan.device != "cpu"
-    try:
-        used_before = memory_in_use(torch.device(plan.device)) if on_cuda else None
-        trainer = build.build_shared_trainer_with_init(
-            plan.mode.lr,
-            plan.options.seq_length,
-            plan.options.seed,
-            plan.init_arch,
-            plan.options.init,
-            device=plan.device,
-            compute_dtype=plan.settings.compute_dtype,
-            how=Execution(plan.compiled, plan.options.deterministic),
-        )
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(out_of_memory(plan.device, str(error))) from error
+    used_before = memory_in_use(torch.device(plan.device)) if on_cuda else None
+    trainer = build.build_shared_trainer_with_init(
+        plan.mode.lr,
+        plan.options.seq_length,
+        plan.options.seed,
+        plan.init_arch,
+        plan.options.init,
+        device=plan.device,
+        compute_dtype=plan.settings.compute_dtype,
+        how=Execution(plan.compiled, plan.options.deterministic),
+        parallel=parallel,
+    )
     return trainer, prove_residency(trainer, used_before) if on_cuda else None
 
 
@@ -133,6 +178,8 @@ def _stream(plan: Plan, first_step: int, on_epoch: Callable[[int], None]) -> Gen
         micro_batch_size=settings.micro_batch_size,
         accumulation=settings.accumulation,
         seed=settings.seed,
+        rank=plan.world.rank,
+        world_size=plan.world.size,
         first_step=first_step,
         cycle=plan.options.data_end == "cycle",
         on_epoch=on_epoch,
@@ -183,7 +230,8 @@ def _writer_metadata(plan: Plan) -> dict[str, Any]:
 def _peak_flops(plan: Plan, trainer: PretrainTrainer) -> float | None:
     if trainer.device.type != "cuda" or plan.settings.compute_dtype != "bfloat16":
         return None
-    return flops.peak_flops(torch.cuda.get_device_name(trainer.device))
+    each = flops.peak_flops(torch.cuda.get_device_name(trainer.device))
+    return None if each is None else each * plan.world.size
 
 
 def _record_start(
@@ -194,11 +242,14 @@ def _record_start(
     residency: dict[str, Any] | None,
 ) -> None:
     this_start = {
-        "command": shlex.join(["aprtrain", *arguments]),
+        "command": shlex.join([*_program(plan.world), *arguments]),
+        "working_directory": os.getcwd(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "first_step": position.step,
         "options": plan.options.to_json(),
         "device": plan.device,
+        "ranks": plan.world.size,
+        "parallel": plan.parallel,
         "devices": device_report(),
         "python": platform.python_version(),
         "platform": platform.platform(),

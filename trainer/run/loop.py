@@ -192,7 +192,7 @@ def measured(
         train_loss=result.loss,
         grad_norm=result.grad_norm,
         lr=pending.lr,
-        tokens_per_sec=sum(batch.target_count() for batch in micro_batches(batches)) / seconds,
+        tokens_per_sec=pending.targets / seconds,
         gpu_util_pct=utilisation.percent,
         gpu_util_absent_reason=utilisation.absent_reason,
         gpu_util_age_s=utilisation.age_s,

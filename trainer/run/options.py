@@ -37,6 +37,7 @@ class PretrainOptions:
         min_tokens_per_sec: slower than this ends the run.
         compile: ``on``, ``off``, or ``auto``, which compiles on CUDA.
         embed_tokenizer: store the tokenizer in every checkpoint.
+        parallel: how several processes share the work, ``ddp`` or ``fsdp``.
     """
 
     run_dir: Path
@@ -64,6 +65,7 @@ class PretrainOptions:
     min_tokens_per_sec: float | None = None
     compile: str = "auto"
     embed_tokenizer: bool = False
+    parallel: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The options as JSON values."""

@@ -7,12 +7,11 @@ device not even an import of torch.
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import config as configurations
-from trainer import device as devices
 from trainer.errors import (
     CheckpointError,
     ConfigurationError,
@@ -20,6 +19,8 @@ from trainer.errors import (
     TokenizerError,
     UsageError,
 )
+from trainer.parallel import world as worlds
+from trainer.parallel.world import ALONE, World
 from trainer.run import files, modes
 from trainer.run.modes import Chosen
 from trainer.run.options import PretrainOptions
@@ -52,6 +53,8 @@ class Plan:
         tokenizer: None if the run needs none.
         hashes: SHA-256 of dataset, tokenizer and initial weights, None where there is none.
         notices: what the user should know before the first step.
+        world: the processes of the run.
+        parallel: how they share the work; None for a single one.
     """
 
     options: PretrainOptions
@@ -63,6 +66,8 @@ class Plan:
     tokenizer: Tokenizer | None
     hashes: dict[str, str | None]
     notices: tuple[str, ...]
+    world: World = ALONE
+    parallel: str | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -91,13 +96,14 @@ class Plan:
         return None if self.options.init is None else self.config
 
 
-def preflight(options: PretrainOptions) -> Plan:
+def preflight(options: PretrainOptions, world: World = ALONE) -> Plan:
     """Check everything about `options` that can be known before training.
 
     Raises:
         TrainerError: of the kind that fits, naming what is wrong and what to do.
     """
-    device = devices.resolve_device(options.device)
+    parallel = worlds.choose_parallel(options.parallel, world)
+    device = worlds.resolve_device(options.device, world)
     _require_sources(options)
     _require_directory(options)
     mode = modes.choose(
@@ -109,11 +115,12 @@ def preflight(options: PretrainOptions) -> Plan:
         target_loss=options.target_loss,
     )
     schedule = WarmupCosine(mode.lr, mode.warmup, options.num_steps)
-    return _check_files(options, device, mode, schedule)
+    plan = _check_files(options, device, mode, schedule, world)
+    return replace(plan, world=world, parallel=parallel)
 
 
 def _check_files(
-    options: PretrainOptions, device: str, mode: Chosen, schedule: WarmupCosine
+    options: PretrainOptions, device: str, mode: Chosen, schedule: WarmupCosine, world: World
 ) -> Plan:
     from trainer import build
     from trainer.checkpoint.position import RunSettings
@@ -138,8 +145,8 @@ def _check_files(
         accumulation=options.accumulation,
         micro_batch_size=options.batch_size,
         seq_length=options.seq_length,
-        world_size=1,
-        steps_per_epoch=_steps_per_epoch(options, corpus),
+        world_size=world.size,
+        steps_per_epoch=_steps_per_epoch(options, corpus, world),
         compute_dtype=options.dtype or ("float32" if device == "cpu" else "bfloat16"),
         dataset_sha256=hashes["dataset"],
         schedule=schedule,
@@ -268,7 +275,7 @@ def _require_space(options: PretrainOptions, config: ModelConfig) -> None:
         )
 
 
-def _steps_per_epoch(options: PretrainOptions, corpus: Corpus | None) -> int:
+def _steps_per_epoch(options: PretrainOptions, corpus: Corpus | None, world: World) -> int:
     if options.steps_per_epoch is not None:
         return options.steps_per_epoch
     if corpus is None:
@@ -277,5 +284,6 @@ def _steps_per_epoch(options: PretrainOptions, corpus: Corpus | None) -> int:
         seq_length=options.seq_length,
         micro_batch_size=options.batch_size,
         accumulation=options.accumulation,
+        world_size=world.size,
     )
     return max(1, min(one_pass, options.num_steps))

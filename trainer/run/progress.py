@@ -23,6 +23,7 @@ class Progress:
     Args:
         first, planned: steps done before, and of the whole run.
         shown: False shows notices only.
+        silent: not even notices.
         flops_per_token, peak_flops: for the model FLOPs utilisation; no peak shows none.
     """
 
@@ -32,10 +33,12 @@ class Progress:
         planned: int,
         *,
         shown: bool,
+        silent: bool = False,
         flops_per_token: float,
         peak_flops: float | None,
     ) -> None:
-        self._first, self._planned, self._shown = first, planned, shown
+        self._first, self._planned, self._shown = first, planned, shown and not silent
+        self._silent = silent
         self._utilisation = None if peak_flops is None else flops_per_token / peak_flops
         self._began = time.monotonic()
         self._last_line = -LINE_PERIOD_S
@@ -45,7 +48,7 @@ class Progress:
             unit="step",
             file=sys.stderr,
             dynamic_ncols=True,
-            disable=not (shown and sys.stderr.isatty()),
+            disable=not (self._shown and sys.stderr.isatty()),
         )
 
     def step(self, metrics: StepMetrics) -> None:
@@ -67,6 +70,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Write a line without disturbing the bar."""
+        if self._silent:
+            return
         self._bar.write(text, file=sys.stderr)
         sys.stderr.flush()
 

@@ -67,7 +67,7 @@ def prove_residency(trainer: PretrainTrainer, used_before: int | None) -> dict[s
 
 def _state_bytes(trainer: PretrainTrainer) -> int:
     device, total = trainer.device, 0
-    for name, parameter in trainer.model.named_parameters():
+    for name, parameter in trainer.parameters.items():
         moments = trainer.optimizer.state[parameter]
         held = {
             name: parameter,

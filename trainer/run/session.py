@@ -15,28 +15,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from trainer.batch import TokenBatch
 from trainer.checkpoint.epoch_metadata import EpochSummary
 from trainer.checkpoint.position import TrainingPosition
 from trainer.checkpoint.run_directory import RunDirectory
-from trainer.checkpoint.writer import CheckpointWriter, WrittenCheckpoint
+from trainer.checkpoint.writer import WrittenCheckpoint
 from trainer.errors import (
     EXIT_CODES,
     CheckpointError,
-    OutOfMemory,
     StreamExhausted,
     ThroughputOutOfRange,
     TrainerError,
 )
+from trainer.parallel.joint_run import JointLog, JointWriter
 from trainer.run import files, guards
 from trainer.run.curves import write_curves
 from trainer.run.gpu_sampler import GpuSampler
 from trainer.run.guards import ThroughputGuard
 from trainer.run.loop import StepBatches, StepPlan, take_steps
-from trainer.run.memory import out_of_memory, peak_bytes
-from trainer.run.metrics import MetricsLog, StepMetrics
+from trainer.run.memory import memory_needed, peak_bytes
+from trainer.run.metrics import StepMetrics
 from trainer.run.preflight import Plan
 from trainer.run.progress import Progress
 from trainer.run.signals import StopSignals
@@ -60,7 +58,7 @@ class Outcome:
         peak_memory_bytes: on the GPU as torch allocated it; of the process on a CPU.
         best_val_loss, final_val_loss: held-out, nats per token; None before the first epoch's end.
         target_loss, target_reached: reaching it stops nothing.
-        checkpoint: the newest file that was written by this start; None if none was.
+        checkpoint: the newest file of the run; None if there is none yet.
         resume_command: what goes on from there; None if there is nothing left to do.
     """
 
@@ -105,6 +103,7 @@ class Session:
         plan: checked by `preflight`.
         trainer: at the step that `position` names.
         position: where to begin; step 0 in a new run.
+        resumed_from: the file that `position` was read from; None if it is step 0.
         stream: the micro-batches of each optimizer step, from the position on.
         heldout: scored at each epoch's end.
         resume_command: for the user to type after an interrupt.
@@ -115,6 +114,7 @@ class Session:
     plan: Plan
     trainer: PretrainTrainer
     position: TrainingPosition
+    resumed_from: Path | None
     stream: Iterator[StepBatches]
     heldout: Sequence[TokenBatch]
     progress: Progress
@@ -123,6 +123,7 @@ class Session:
     began: float
 
     def __post_init__(self) -> None:
+        self._ranks = self.trainer.parallel.ranks
         self.directory = RunDirectory(self.plan.options.run_dir)
         self._val_losses = list(self.position.history)
         self._tally = EpochTally(**self.position.loop)
@@ -131,34 +132,38 @@ class Session:
         self._tokens = self.position.tokens_seen
         self._throughput = ThroughputGuard(self.plan.options.min_tokens_per_sec)
         self._startup: float | None = None
-        self._checkpoint: Path | None = None
+        self._checkpoint = self.resumed_from
 
     def run(self) -> Outcome:
         """Train, and leave every file of the run behind."""
-        with StopSignals() as signals:
+        with StopSignals(self._ranks) as signals:
             try:
                 status, message = self._guarded(signals)
             except KeyboardInterrupt:
                 status, message = "INTERRUPTED", "stopped at once by a second Ctrl-C"
             outcome = self._outcome(status, message)
             self._draw()
-            self._unless_full(lambda: files.write_json(self.directory.outcome, asdict(outcome)))
+            if self._ranks.world.leads:
+                self._if_possible(lambda: files.write_json(self.directory.outcome, asdict(outcome)))
         return outcome
 
     def _guarded(self, signals: StopSignals) -> tuple[str, str]:
         try:
-            with CheckpointWriter(self.writer_metadata) as writer:
+            with (
+                memory_needed(self.trainer.device),
+                JointWriter(self.writer_metadata, self._ranks) as writer,
+            ):
                 return self._train(writer, signals)
-        except torch.OutOfMemoryError as error:
-            failure: TrainerError = OutOfMemory(out_of_memory(self.trainer.device, str(error)))
         except OSError as error:
-            failure = CheckpointError(f"{error}; the log cannot be written, so the run stops")
+            failure: TrainerError = CheckpointError(
+                f"{error}; the log cannot be written, so the run stops"
+            )
         except TrainerError as error:
             failure = error
         return failure.status, str(failure)
 
-    def _train(self, writer: CheckpointWriter, signals: StopSignals) -> tuple[str, str]:
-        log = MetricsLog(self.directory.log, keep=self._step)
+    def _train(self, writer: JointWriter, signals: StopSignals) -> tuple[str, str]:
+        log = JointLog(self.directory.log, self._step, self._ranks)
         with log, GpuSampler(self.trainer.device) as sampler, _collecting_rarely():
             while True:
                 # Before a validation, which may take longer than whoever sent the signal waits.
@@ -183,7 +188,7 @@ class Session:
                 gc.collect()
 
     def _take_steps_to(
-        self, end: int, log: MetricsLog, sampler: GpuSampler, signals: StopSignals
+        self, end: int, log: JointLog, sampler: GpuSampler, signals: StopSignals
     ) -> None:
         began = time.perf_counter()
         plan = StepPlan(
@@ -206,7 +211,9 @@ class Session:
         self._tokens += targets
         self._tally.add(metrics, targets)
         self.progress.step(metrics)
-        self._throughput.add(metrics.tokens_per_sec)
+        if self.plan.options.min_tokens_per_sec is not None:
+            with self._ranks.together():
+                self._throughput.add(metrics.tokens_per_sec)
 
     def _next_boundary(self) -> int:
         """The next step count at which something other than a step is to be done."""
@@ -226,7 +233,7 @@ class Session:
         at_epoch_end = len(self._val_losses) < self._epochs_due()
         return every is not None and self._step % every == 0 and not at_epoch_end
 
-    def _end_epoch(self, writer: CheckpointWriter, log: MetricsLog) -> None:
+    def _end_epoch(self, writer: JointWriter, log: JointLog) -> None:
         began = time.perf_counter()
         epoch = len(self._val_losses)
         val_loss = self.trainer.evaluate(self.heldout)
@@ -251,9 +258,7 @@ class Session:
         )
         self._draw()
 
-    def _save(
-        self, writer: CheckpointWriter, log: MetricsLog, epoch: EpochSummary | None = None
-    ) -> None:
+    def _save(self, writer: JointWriter, log: JointLog, epoch: EpochSummary | None = None) -> None:
         if epoch is None and self._step == self._saved_step:
             return
         log.sync()
@@ -272,6 +277,8 @@ class Session:
         )
         writer.save(self.trainer, position, path, epoch=epoch, on_done=self._written)
         self._saved_step = self._step
+        if not self._ranks.world.leads:
+            self._checkpoint = path
 
     def _written(self, checkpoint: WrittenCheckpoint) -> None:
         self._checkpoint = checkpoint.path
@@ -284,16 +291,21 @@ class Session:
         )
 
     def _draw(self) -> None:
+        if not self._ranks.world.leads:
+            return
         directory, period = self.directory, self.plan.settings.steps_per_epoch
-        self._unless_full(
+        self._if_possible(
             lambda: write_curves(directory.curves, directory.log, self._val_losses, period)
         )
 
-    def _unless_full(self, write: Callable[[], None]) -> None:
-        """A report that cannot be written must not hide how the run ended."""
+    def _if_possible(self, write: Callable[[], None]) -> None:
+        """A report that cannot be written must not hide how the run ended.
+
+        The disk may be full, or lines of the log that an earlier start wrote be damaged.
+        """
         try:
             write()
-        except OSError as error:
+        except (OSError, ValueError, TypeError) as error:
             self.progress.notice(f"not written: {error}")
 
     def _outcome(self, status: str, message: str) -> Outcome:

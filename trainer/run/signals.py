@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to finish the step and save, instead of an exception anywhere."""
+"""Ctrl-C, SIGTERM and SIGHUP as a request to finish the step and save, not as an exception."""
 
 from __future__ import annotations
 
@@ -8,23 +8,31 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from trainer.errors import Interrupted, Terminated, TrainerError
+from trainer.parallel.ranks import Ranks
 
-_CAUGHT = (signal.SIGINT, signal.SIGTERM)
+_CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopSignals:
     """While entered, the first signal is only noted; a second Ctrl-C raises KeyboardInterrupt.
 
-    Outside the main thread no handler can be set, and signals keep their meaning.
+    Outside the main thread no handler can be set, and signals keep their meaning. A signal that was
+    ignored before stays so: that is what nohup does.
+
+    Args:
+        ranks: all of them stop if one receives a signal. torchrun sends SIGTERM to the rest as soon
+            as one rank has ended, so several ranks ignore it from the end of the block on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _CAUGHT}
+            caught = [n for n in _CAUGHT if signal.getsignal(n) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in caught}
         return self
 
     def __exit__(
@@ -33,16 +41,19 @@ class StopSignals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._ranks.world.size > 1 and signal.SIGTERM in self._before:
+            self._before[signal.SIGTERM] = signal.SIG_IGN
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def requested(self) -> bool:
-        """Whether the run shall stop after the step it is in."""
+        """Whether the run shall stop after the step it is in; all ranks ask, and agree."""
+        self.received = self._ranks.greatest(self.received or 0) or None
         return self.received is not None
 
     def as_error(self, message: str) -> TrainerError:
         """The error that ends the run for the signal that was received."""
-        return (Terminated if self.received == signal.SIGTERM else Interrupted)(message)
+        return (Interrupted if self.received == signal.SIGINT else Terminated)(message)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:

@@ -58,7 +58,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: a JSON object is needed, not {type(content).__name__}")
