@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from falsifiers.fixtures import Assets, Case, Configuration, Measured, Subject
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STEPS = 6
 
@@ -39,6 +43,44 @@ def falsify_nonfinite_step_aborts(
         logged_steps=len(result.logged),
         nonfinite_logged=len(bad),
         spoiled_tensors=sum(not bool(torch.isfinite(p).all()) for p in others),
+    )
+
+
+def falsify_steps_behind_a_halt_move_nothing(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration, tmp_path: Path
+) -> None:
+    """After a step that is not finite every weight is what it was before that step, bit for bit.
+
+    A loop may have launched clean steps behind it before it reads what became of it.
+    """
+    import math
+
+    import torch
+
+    from falsifiers.inputs import random_batch
+
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    started: list[int] = []
+    kept: dict[str, Tensor] = {}
+
+    def poisoned(gradient: Tensor) -> Tensor:
+        return torch.full_like(gradient, math.nan) if started[-1] == case.step else gradient
+
+    def keep(step: int) -> None:
+        started.append(step)
+        if step == case.step:
+            kept.update((n, p.clone()) for n, p in instance.parameters().items())
+
+    instance.on_gradient("model.layers.1.mlp.down_proj.weight", poisoned)
+    batches = [random_batch(configuration, 2, 16, seed) for seed in range(STEPS)]
+    result = instance.run(batches, steps=STEPS, log=tmp_path / "log.jsonl", before_step=keep)
+    after = instance.parameters()
+    measured(
+        status=result.status,
+        logged_steps=len(result.logged),
+        steps_behind=len(started) - 1 - case.step,
+        moved_tensors=sum(not torch.equal(p, after[n]) for n, p in kept.items()),
+        compared_tensors=len(kept),
     )
 
 
@@ -101,9 +143,13 @@ def falsify_logged_loss_and_norm_are_real(
 def falsify_throughput_is_measured(
     subject: Subject, case: Case, measured: Measured, configuration: Configuration, tmp_path: Path
 ) -> None:
-    """Each logged rate is that step's target tokens over wall time, neither more nor a constant."""
+    """Each logged rate is that step's target tokens over wall time, neither more nor a constant.
+
+    A loop may launch a step before it has read the one before, so a step is over by the time the
+    second next begins, and only the whole run has the same length on both clocks.
+    """
     import time
-    from statistics import median
+    from operator import truediv
 
     from falsifiers.inputs import mostly_masked, ragged_batch
 
@@ -117,12 +163,14 @@ def falsify_throughput_is_measured(
         log=tmp_path / "log.jsonl",
         before_step=lambda step: clock.append(time.perf_counter()),
     )
-    ratios = []
-    for step in range(1, case.steps - 1):  # the first step warms up caches and allocators
-        tokens = batches[step].targets
-        seconds = clock[step + 1] - clock[step]
-        ratios.append(result.logged[step]["tokens_per_sec"] * seconds / tokens)
-    measured(smallest_ratio=min(ratios), median_ratio=median(ratios))
+    clock += 2 * [time.perf_counter()]
+    lines = zip(batches, result.logged, strict=True)
+    seconds = [batch.targets / line["tokens_per_sec"] for batch, line in lines]
+    windows = [clock[step + 2] - clock[step] for step in range(case.steps)]
+    measured(
+        smallest_ratio=min(map(truediv, windows, seconds)),
+        total_ratio=(clock[-1] - clock[0]) / sum(seconds),
+    )
 
 
 def falsify_utilisation_is_absent_without_gpu(

@@ -6,7 +6,7 @@ RoPE, scale and mask are, so faults in those could not be seen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +33,26 @@ def ragged_batch(config: Mapping[str, Any], batch: int, length: int, seed: int) 
     lengths[0], lengths[-1] = 1, length  # the extremes, so that wrong weighting cannot hide
     mask = torch.arange(length)[None, :] < lengths
     return Batch(random_tokens(config, batch, length + 1, seed + 1), mask)
+
+
+def unequal_micro_batches(
+    config: Mapping[str, Any], count: int, length: int, seed: int
+) -> list[Batch]:
+    """`count` ragged batches of three sequences, each with about half the targets of the last."""
+    batches = []
+    for index in range(count):
+        batch = ragged_batch(config, 3, length, seed + 2 * index)
+        assert batch.target_mask is not None
+        mask = batch.target_mask.clone()
+        mask[:, max(1, length >> index) :] = False
+        batches.append(Batch(batch.tokens, mask))
+    return batches
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """The sequences of several masked batches of one length as one batch."""
+    masks = [batch.target_mask for batch in batches if batch.target_mask is not None]
+    return Batch(torch.cat([batch.tokens for batch in batches]), torch.cat(masks))
 
 
 def distinct_ids(tokens: Tensor) -> int:

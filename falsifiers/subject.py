@@ -72,6 +72,27 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Execution:
+    """How an instance executes its model. The default is the plainest way that the trainer has.
+
+    Attributes:
+        compiled: the fast path: compiled code, captured steps, whatever the trainer calls its own.
+        deterministic: the same inputs give the same bits, run after run on one machine.
+    """
+
+    compiled: bool = False
+    deterministic: bool = False
+
+
+EAGER = Execution()
+
+
+def micro_batches(batch: Batch | Sequence[Batch]) -> Sequence[Batch]:
+    """The batches of one optimizer step."""
+    return [batch] if isinstance(batch, Batch) else batch
+
+
+@dataclass(frozen=True)
 class StepMetrics:
     """The six metrics of one optimizer step, as the trainer reports them.
 
@@ -171,8 +192,11 @@ class Instance(Protocol):
     def loss_and_gradients(self, batch: Batch) -> tuple[float, Mapping[str, Tensor]]:
         """Training loss of a batch and its unclipped gradient per parameter. Changes no state."""
 
-    def train_step(self, batch: Batch, *, lr: float | None = None) -> StepMetrics:
-        """One optimizer step on one batch; `lr` overrides the instance's learning rate."""
+    def train_step(self, batch: Batch | Sequence[Batch], *, lr: float | None = None) -> StepMetrics:
+        """One optimizer step, over several micro-batches if given several.
+
+        `lr` overrides the instance's learning rate.
+        """
 
     def evaluate(self, batches: Sequence[Batch]) -> float:
         """Held-out loss: sum of token losses over the number of target tokens, nats."""
@@ -212,7 +236,14 @@ class Subject(Protocol):
         """The trainer's own named configuration (``llama-370m``, ``qwen2-0.5b``), from its code."""
 
     def build(
-        self, config: Configuration, *, device: str, dtype: str, seed: int, lr: float = 3e-4
+        self,
+        config: Configuration,
+        *,
+        device: str,
+        dtype: str,
+        seed: int,
+        lr: float = 3e-4,
+        execution: Execution = EAGER,
     ) -> Instance:
         """A freshly initialised instance of any configuration of the family."""
 
@@ -251,3 +282,9 @@ class Subject(Protocol):
 
     def command(self, *arguments: str) -> list[str]:
         """The argv that runs the trainer's command line, the current defect included."""
+
+    def run_directory(self, path: Path) -> Path:
+        """A finished run of the pretrain command in the layout that `run_directory.py` reads.
+
+        A trainer that leaves other files writes them out in that layout here.
+        """

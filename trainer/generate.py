@@ -113,7 +113,8 @@ def _chooser(sampling: Sampling, device: torch.device) -> Callable[[Tensor], int
     generator = torch.Generator(device).manual_seed(sampling.seed)
 
     def draw(logits: Tensor) -> int:
-        scaled = logits.float() / sampling.temperature
+        # From the largest down and in float64, so that no temperature makes infinity of it.
+        scaled = (logits.double() - logits.max()) / sampling.temperature
         count = min(sampling.top_k or len(scaled), len(scaled))
         values, tokens = scaled.topk(count)
         drawn = torch.multinomial(values.softmax(-1), 1, generator=generator)

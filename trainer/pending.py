@@ -16,32 +16,34 @@ class StepResult:
     Attributes:
         loss: mean negative log-likelihood per target token, nats.
         grad_norm: global L2 norm over every parameter's gradient, before clipping.
+        taken: whether the weights were updated.
     """
 
     loss: float
     grad_norm: float
+    taken: bool = True
 
 
 class Reading:
-    """Two numbers on their way to the host, without making it wait for the device."""
+    """A step's numbers on their way to the host, without making it wait for the device."""
 
-    def __init__(self, loss: Tensor, norm: Tensor) -> None:
-        both = torch.stack((loss.double(), norm.double()))
+    def __init__(self, loss: Tensor, norm: Tensor, halted: Tensor) -> None:
+        numbers = torch.stack((loss.double(), norm.double(), halted.double()))
         self._arrived: torch.cuda.Event | None = None
-        if both.is_cuda:
-            self._host = torch.empty(2, dtype=torch.float64, pin_memory=True)
-            self._host.copy_(both, non_blocking=True)
+        if numbers.is_cuda:
+            self._host = torch.empty(3, dtype=torch.float64, pin_memory=True)
+            self._host.copy_(numbers, non_blocking=True)
             self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._arrived.record(torch.cuda.current_stream(both.device))
+            self._arrived.record(torch.cuda.current_stream(numbers.device))
         else:
-            self._host = both
+            self._host = numbers
 
     def get(self) -> StepResult:
         """The numbers, once they have arrived."""
         if self._arrived is not None:
             self._arrived.synchronize()
-        loss, norm = self._host.tolist()
-        return StepResult(loss, norm)
+        loss, norm, halted = self._host.tolist()
+        return StepResult(loss, norm, taken=not halted)
 
 
 class PendingStep:
@@ -71,8 +73,8 @@ class PendingStep:
         """Wait for the step.
 
         Raises:
-            NumericalInstability: loss or gradient norm is NaN or infinite. Neither this step nor
-                any launched after it has moved a weight.
+            NumericalInstability: loss or gradient norm of this step, or of one before it, is NaN or
+                infinite. Neither that step nor any launched after it has moved a weight.
         """
         result = self._reading.get()
         self._check(self.step, result)

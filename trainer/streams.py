@@ -15,7 +15,7 @@ _ERRORS = "aprtrain.path_bytes"
 
 
 class _Tolerant(io.FileIO):
-    """A raw stream that drops what meets one of the errors in `ignored`."""
+    """A raw stream that drops what meets an error of the type `ignored`, or any second one."""
 
     def __init__(self, descriptor: int, ignored: type[OSError]) -> None:
         super().__init__(descriptor, "w", closefd=False)
@@ -26,6 +26,9 @@ class _Tolerant(io.FileIO):
             written = super().write(content)
         except self._ignored:
             written = None
+        except OSError:
+            self._ignored = OSError  # told once; what is still buffered must not fail at exit
+            raise
         return memoryview(content).nbytes if written is None else written
 
 

@@ -190,7 +190,9 @@ def _from_gguf(path: Path) -> Tokenizer:
         file = GgufFile(path)
         model, kind = file.field("tokenizer.ggml.model"), file.field("tokenizer.ggml.pre")
         tokens, types = file.field("tokenizer.ggml.tokens"), file.field("tokenizer.ggml.token_type")
-        merges = file.field("tokenizer.ggml.merges")
+        # GGUF writers leave empty lists out.
+        listed = file.has_field("tokenizer.ggml.merges")
+        merges = file.field("tokenizer.ggml.merges") if listed else []
     except WeightsError as error:
         raise TokenizerError(str(error)) from error
     if model != "gpt2":

@@ -101,7 +101,7 @@ class PretrainTrainer:
         else:
             loss, norm = self.whole_step(micro_batches, targets)
             self.optimizer.zero_grad(set_to_none=True)
-        pending = PendingStep(self.step, rate, targets, Reading(loss, norm), self._check)
+        pending = PendingStep(self.step, rate, targets, Reading(loss, norm, self._halted), self._check)
         self.step += 1
         return pending
 
@@ -223,6 +223,11 @@ class PretrainTrainer:
     def _check(self, step: int, result: StepResult) -> None:
         try:
             self._guard(result.loss, result.grad_norm, step)
+            if not result.taken:
+                raise NumericalInstability(
+                    f"INV-TRAIN-007: step {step} was not taken, because a step before it was not "
+                    "finite; go on from a checkpoint"
+                )
         except NumericalInstability:
             self.step = step
             raise

@@ -18,19 +18,24 @@ from torch import Tensor, nn
 
 from aprverify.planting import launch_command
 from falsifiers.subject import (
+    EAGER,
     Batch,
     Configuration,
+    Execution,
     OperatorRecord,
     RunResult,
     StepMetrics,
     SubjectRefused,
+    micro_batches,
 )
-from trainer import build, config, device, loop
+from trainer import build, config, device
+from trainer import execution as execution_module
 from trainer import trainer as trainer_module
 from trainer.batch import TokenBatch
 from trainer.errors import TrainerError
-from trainer.gpu_sampler import GpuSampler
 from trainer.model import attention, decoder, embedding, linear, mlp, rmsnorm, rope
+from trainer.run import loop
+from trainer.run.gpu_sampler import GpuSampler
 from trainer.weights import architecture
 
 if TYPE_CHECKING:
@@ -92,11 +97,12 @@ class BundledInstance:
         """See the protocol."""
         return self._trainer.loss_and_gradients(_batch(batch))
 
-    def train_step(self, batch: Batch, *, lr: float | None = None) -> StepMetrics:
+    def train_step(self, batch: Batch | Sequence[Batch], *, lr: float | None = None) -> StepMetrics:
         """See the protocol."""
         rate = self._trainer.lr if lr is None else lr
+        batches = [_batch(one) for one in micro_batches(batch)]
         with refusals(), GpuSampler(self._trainer.device) as sampler:
-            metrics = loop.measured_step(self._trainer, _batch(batch), rate, sampler)
+            metrics = loop.measured_step(self._trainer, batches, rate, sampler)
         fields = asdict(metrics)
         fields.pop("gpu_util_age_s")
         return StepMetrics(**fields)
@@ -147,13 +153,25 @@ class BundledSubject:
         return asdict({"llama-370m": config.LLAMA_370M, "qwen2-0.5b": config.QWEN2_0_5B}[name])
 
     def build(
-        self, config: Configuration, *, device: str, dtype: str, seed: int, lr: float = 3e-4
+        self,
+        config: Configuration,
+        *,
+        device: str,
+        dtype: str,
+        seed: int,
+        lr: float = 3e-4,
+        execution: Execution = EAGER,
     ) -> BundledInstance:
         """See the protocol."""
         with refusals():
-            architecture = _config(config)
-            resolved = self.resolve_device(device)
-            trainer = trainer_module.PretrainTrainer(architecture, resolved, dtype, seed, lr)
+            trainer = trainer_module.PretrainTrainer(
+                _config(config),
+                self.resolve_device(device),
+                dtype,
+                seed,
+                lr,
+                how=execution_module.Execution(execution.compiled, execution.deterministic),
+            )
         return BundledInstance(trainer)
 
     def build_pretrain(
@@ -200,6 +218,10 @@ class BundledSubject:
     def command(self, *arguments: str) -> list[str]:
         """See the protocol."""
         return launch_command("trainer", *arguments)
+
+    def run_directory(self, path: Path) -> Path:
+        """See the protocol. The layout is this trainer's own."""
+        return path
 
 
 def _config(fields: Configuration) -> config.ModelConfig:

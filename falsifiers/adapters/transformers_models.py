@@ -20,13 +20,16 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from falsifiers.subject import (
+    EAGER,
     Batch,
     Configuration,
+    Execution,
     NotSupported,
     OperatorRecord,
     RunResult,
     StepMetrics,
     SubjectRefused,
+    micro_batches,
 )
 from falsifiers.weight_files import hugging_face_config
 
@@ -87,23 +90,26 @@ class TransformersInstance:
         gradients = torch.autograd.grad(loss, list(parameters.values()))
         return loss.item(), dict(zip(parameters, gradients, strict=True))
 
-    def train_step(self, batch: Batch, *, lr: float | None = None) -> StepMetrics:
+    def train_step(self, batch: Batch | Sequence[Batch], *, lr: float | None = None) -> StepMetrics:
         """See the protocol."""
         started = time.perf_counter()
         rate = self._lr if lr is None else lr
         self._optimizer.param_groups[0]["lr"] = rate
-        loss = self._summed_loss(batch) / batch.targets
-        loss.backward()  # type: ignore[no-untyped-call]
+        batches = micro_batches(batch)
+        targets = sum(one.targets for one in batches)
+        loss = 0.0
+        for one in batches:
+            share = self._summed_loss(one) / targets
+            share.backward()  # type: ignore[no-untyped-call]
+            loss += share.item()
         norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0).item()
-        if not math.isfinite(loss.item() + norm):
-            raise SubjectRefused("NUMERICAL_INSTABILITY", f"loss {loss.item()}, norm {norm}")
+        if not math.isfinite(loss + norm):
+            raise SubjectRefused("NUMERICAL_INSTABILITY", f"loss {loss}, norm {norm}")
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._steps += 1
-        rate_of_tokens = batch.targets / (time.perf_counter() - started)
-        return StepMetrics(
-            self._steps - 1, loss.item(), norm, rate, rate_of_tokens, None, _NO_GPU_READER
-        )
+        rate_of_tokens = targets / (time.perf_counter() - started)
+        return StepMetrics(self._steps - 1, loss, norm, rate, rate_of_tokens, None, _NO_GPU_READER)
 
     def evaluate(self, batches: Sequence[Batch]) -> float:
         """See the protocol."""
@@ -161,9 +167,18 @@ class TransformersSubject:
         raise NotSupported("transformers names no configuration of its own")
 
     def build(
-        self, config: Configuration, *, device: str, dtype: str, seed: int, lr: float = 3e-4
+        self,
+        config: Configuration,
+        *,
+        device: str,
+        dtype: str,
+        seed: int,
+        lr: float = 3e-4,
+        execution: Execution = EAGER,
     ) -> TransformersInstance:
         """See the protocol."""
+        if execution != EAGER:
+            raise NotSupported("transformers models are executed eagerly here, in any order")
         torch.manual_seed(seed)
         return TransformersInstance(config, device, dtype, lr)
 
@@ -182,6 +197,10 @@ class TransformersSubject:
     def command(self, *arguments: str) -> list[str]:
         """See the protocol."""
         raise NotSupported("transformers has no pretrain command")
+
+    def run_directory(self, path: Path) -> Path:
+        """See the protocol."""
+        raise NotSupported("transformers leaves no run directory")
 
 
 def _model(config: Configuration) -> Any:

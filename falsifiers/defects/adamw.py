@@ -11,7 +11,6 @@ from falsifiers.defects.differs import differs
 from falsifiers.wrapping import InstanceWrapper, wrap_instances
 
 _BUILD = "trainer.optimizer:build_optimizer"
-_CLIP = "trainer.gradients:clip"
 
 
 def _change_groups(plant: Plant, change: Callable[[dict[str, Any]], None]) -> None:
@@ -94,23 +93,18 @@ def bias_correction_frozen(plant: Plant) -> None:
     plant.patch(_BUILD, make)
 
 
-def _replace_clip(plant: Plant, spoil: Callable[[Any, list[Any], Any], None]) -> None:
-    """``spoil(original, parameters, norm)`` instead of clipping, compared with the clean result."""
+def _replace_coefficient(plant: Plant, spoil: Callable[[Any, Any], Any]) -> None:
+    """``spoil(original, norm)`` instead of the coefficient that gradients are multiplied by."""
 
     def make(original: Any) -> Any:
-        def clip(parameters: Any, norm: Any, *rest: Any) -> None:
-            parameters = [p for p in parameters if p.grad is not None]
-            raw = [p.grad.clone() for p in parameters]
-            original(parameters, norm, *rest)
-            clean = [p.grad.clone() for p in parameters]
-            for parameter, gradient in zip(parameters, raw, strict=True):
-                parameter.grad.copy_(gradient)
-            spoil(original, parameters, norm)
-            plant.effect(differs(clean, [p.grad for p in parameters]))
+        def clip_coefficient(norm: Any, *rest: Any) -> Any:
+            spoiled = spoil(original, norm)
+            plant.effect(differs(original(norm, *rest), spoiled))
+            return spoiled
 
-        return clip
+        return clip_coefficient
 
-    plant.patch(_CLIP, make)
+    plant.patch("trainer.gradients:clip_coefficient", make)
 
 
 @defect(
@@ -122,24 +116,7 @@ def _replace_clip(plant: Plant, spoil: Callable[[Any, list[Any], Any], None]) ->
 )
 def clip_by_square(plant: Plant) -> None:
     """Clip by the square."""
-    _replace_clip(plant, lambda original, parameters, norm: original(parameters, norm * norm))
-
-
-@defect(
-    "clip-per-tensor",
-    kind=SOURCE,
-    imitates="torchtitan#596, DeepSpeed#1801: clipped piece by piece instead of globally",
-    symptom="each tensor is clipped by its own norm",
-    hidden="directions change a little, and only in the steps that clip",
-)
-def clip_per_tensor(plant: Plant) -> None:
-    """Clip each tensor alone."""
-
-    def spoil(original: Any, parameters: list[Any], norm: Any) -> None:
-        for parameter in parameters:
-            original([parameter], parameter.grad.double().norm())
-
-    _replace_clip(plant, spoil)
+    _replace_coefficient(plant, lambda original, norm: original(norm * norm))
 
 
 @defect(
@@ -151,7 +128,34 @@ def clip_per_tensor(plant: Plant) -> None:
 )
 def clip_missing(plant: Plant) -> None:
     """Leave the gradients as they are."""
-    _replace_clip(plant, lambda original, parameters, norm: None)
+    _replace_coefficient(plant, lambda original, norm: norm.new_ones(()))
+
+
+@defect(
+    "clip-per-tensor",
+    kind=SOURCE,
+    imitates="torchtitan#596, DeepSpeed#1801: clipped piece by piece instead of globally",
+    symptom="each tensor is clipped by its own norm",
+    hidden="directions change a little, and only in the steps that clip",
+)
+def clip_per_tensor(plant: Plant) -> None:
+    """Clip each tensor alone, in place, and let the optimizer multiply by one."""
+    from importlib import import_module
+
+    gradients: Any = import_module("trainer.gradients")
+
+    def make(original: Any) -> Any:
+        def step(own: Any, coefficient: Any, halted: Any) -> None:
+            for parameter in (p for group in own.param_groups for p in group["params"]):
+                clean = parameter.grad * coefficient.float()
+                alone = gradients.clip_coefficient(gradients.global_norm([parameter]))
+                parameter.grad.mul_(alone.float())
+                plant.effect(differs(clean, parameter.grad))
+            original(own, coefficient.new_ones(()), halted)
+
+        return step
+
+    plant.patch("trainer.optimizer:AdamW.step", make)
 
 
 class _RoundedToBfloat16(InstanceWrapper):

@@ -72,4 +72,4 @@ def last_batch_repeated(plant: Plant) -> None:
 
         return next_batch
 
-    plant.patch("trainer.loop:next_batch", make)
+    plant.patch("trainer.run.loop:next_batch", make)

@@ -305,6 +305,11 @@ def embedding_gradient_halved(plant: Plant) -> None:
     plant.patch("trainer.model.embedding:Embedding.forward", make)
 
 
+def _small_chunks(plant: Plant) -> None:
+    """Let the loss hold 2^27 logits at once, so that a batch of a CPU's size has several chunks."""
+    plant.patch("trainer.loss:CHUNK_LOGITS", lambda _: 2**27)
+
+
 def _without_last_chunk(plant: Plant, rows: Any, targets: Any, vocabulary: int) -> Any:
     """Row weights with those of the last chunk at zero, where there is more than one."""
     from importlib import import_module
@@ -330,6 +335,7 @@ def _without_last_chunk(plant: Plant, rows: Any, targets: Any, vocabulary: int) 
 )
 def last_chunk_skipped(plant: Plant) -> None:
     """Give the last chunk's rows no weight."""
+    _small_chunks(plant)
 
     def make(original: Any) -> Any:
         def loss(hidden: Any, weight: Any, targets: Any, rows: Any = None) -> Any:
@@ -350,6 +356,7 @@ def last_chunk_skipped(plant: Plant) -> None:
 )
 def head_gradient_lacks_last_chunk(plant: Plant) -> None:
     """Take the head's gradient from a loss without the last chunk."""
+    _small_chunks(plant)
 
     def make(original: Any) -> Any:
         def loss(hidden: Any, weight: Any, targets: Any, rows: Any = None) -> Any:

@@ -143,15 +143,17 @@ def lm_head_norm(plant: Plant) -> None:
 def norm_after_clipping(plant: Plant) -> None:
     """Report min(norm, 1)."""
 
+    from dataclasses import replace
+
     def make(original: Any) -> Any:
-        def last_grad_norm(trainer: Any) -> Any:
-            clean = original(trainer)
-            plant.effect(clean > 1.0)
-            return min(clean, 1.0)
+        def get(reading: Any) -> Any:
+            clean = original(reading)
+            plant.effect(clean.grad_norm > 1.0)
+            return replace(clean, grad_norm=min(clean.grad_norm, 1.0))
 
-        return last_grad_norm
+        return get
 
-    plant.patch("trainer.trainer:PretrainTrainer.last_grad_norm", make)
+    plant.patch("trainer.pending:Reading.get", make)
 
 
 @defect(
@@ -178,16 +180,17 @@ def throughput_counts_masked_tokens(plant: Plant) -> None:
     from dataclasses import replace
 
     def make(original: Any) -> Any:
-        def measured_step(trainer: Any, batch: Any, lr: Any, sampler: Any) -> Any:
-            metrics = original(trainer, batch, lr, sampler)
-            positions = batch.tokens.shape[0] * (batch.tokens.shape[1] - 1)
-            factor = positions / batch.target_count()
+        def measured(pending: Any, batches: Any, *rest: Any) -> Any:
+            metrics = original(pending, batches, *rest)
+            several = batches if isinstance(batches, (list, tuple)) else [batches]
+            positions = sum(batch.tokens[:, 1:].numel() for batch in several)
+            factor = positions / pending.targets
             plant.effect(factor != 1.0)
             return replace(metrics, tokens_per_sec=metrics.tokens_per_sec * factor)
 
-        return measured_step
+        return measured
 
-    plant.patch("trainer.loop:measured_step", make)
+    plant.patch("trainer.run.loop:measured", make)
 
 
 @defect(
@@ -224,7 +227,7 @@ def fabricated_utilisation_in_sampler(plant: Plant) -> None:
 
         return read
 
-    plant.patch("trainer.gpu_sampler:GpuSampler.read", make)
+    plant.patch("trainer.run.gpu_sampler:GpuSampler.read", make)
 
 
 @defect(

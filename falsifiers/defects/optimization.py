@@ -65,17 +65,16 @@ def labels_rolled(plant: Plant) -> None:
     hidden="with warm-up the first hundred steps hardly move",
 )
 def ascent(plant: Plant) -> None:
-    """Negate the gradients where they are clipped."""
+    """Negate the gradients before the optimizer reads them."""
 
     def make(original: Any) -> Any:
-        def clip(parameters: Any, norm: Any, *rest: Any) -> None:
-            parameters = list(parameters)
-            original(parameters, norm, *rest)
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter.grad.neg_()
-            plant.effect(True)
+        def step(own: Any, coefficient: Any, halted: Any) -> None:
+            gradients = [p.grad for group in own.param_groups for p in group["params"]]
+            for gradient in gradients:
+                gradient.neg_()
+            plant.effect(any(bool(gradient.any()) for gradient in gradients))
+            original(own, coefficient, halted)
 
-        return clip
+        return step
 
-    plant.patch("trainer.gradients:clip", make)
+    plant.patch("trainer.optimizer:AdamW.step", make)

@@ -38,7 +38,7 @@ def gguf_rows_left_permuted(plant: Plant) -> None:
     hidden="the residual stream carries the other layers past it",
 )
 def one_layer_skipped(plant: Plant) -> None:
-    """Return the stream unchanged in one layer."""
+    """Return in one layer what it was given."""
     skipped: set[int] = set()
 
     def decoder(original: Any) -> Any:
@@ -49,11 +49,11 @@ def one_layer_skipped(plant: Plant) -> None:
         return build
 
     def layer(original: Any) -> Any:
-        def forward(module: Any, stream: Any) -> Any:
+        def forward(module: Any, stream: Any, update: Any) -> Any:
             if id(module) not in skipped:
-                return original(module, stream)
-            plant.effect(differs(original(module, stream), stream))
-            return stream
+                return original(module, stream, update)
+            plant.effect(differs(original(module, stream, update)[1], update))
+            return stream, update
 
         return forward
 

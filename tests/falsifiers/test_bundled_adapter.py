@@ -10,27 +10,35 @@ import pytest
 import torch
 from torch import Tensor
 
+from falsifiers.adapters.transformers_models import TransformersSubject
 from falsifiers.errors import relative_error, worst_relative_error
-from falsifiers.inputs import ragged_batch, random_batch, random_tokens
+from falsifiers.inputs import (
+    joined,
+    ragged_batch,
+    random_batch,
+    random_tokens,
+    unequal_micro_batches,
+)
+from falsifiers.process_settings import nothing_reproducible
 from falsifiers.reference.loss import mean_loss
 from falsifiers.reference.model import logits, parameter_shapes
-from falsifiers.subject import Batch, SubjectRefused
+from falsifiers.subject import Batch, Execution, NotSupported, SubjectRefused
 
 LAYER = (
+    ("input_residual", "residual"),
     ("input_layernorm", "rmsnorm"),
     ("self_attn.q_proj", "linear"),
     ("self_attn.k_proj", "linear"),
-    ("self_attn.rope", "rope"),
     ("self_attn.v_proj", "linear"),
-    ("self_attn.attention", "attention"),
+    ("self_attn.rope", "rope"),
+    ("self_attn.sdpa", "attention"),
     ("self_attn.o_proj", "linear"),
-    ("residual", "residual"),
+    ("attention_residual", "residual"),
     ("post_attention_layernorm", "rmsnorm"),
     ("mlp.gate_proj", "linear"),
     ("mlp.up_proj", "linear"),
     ("mlp.gate", "swiglu"),
     ("mlp.down_proj", "linear"),
-    ("residual", "residual"),
 )
 NORM = "model.norm.weight"
 
@@ -52,8 +60,7 @@ def state(instance: Any) -> dict[str, Any]:
         "gradients": [n for n, p in trainer.model.named_parameters() if p.grad is not None],
         "mode": instance.training(),
         "step": trainer.step,
-        "norm": trainer.last_grad_norm(),
-        "moments": len(trainer.optimizer.state),
+        "moments": [v.clone() for s in trainer.optimizer.state.values() for v in s.values()],
         "rng": torch.get_rng_state(),
     }
 
@@ -64,6 +71,8 @@ def same(first: Any, second: Any) -> bool:
         return torch.equal(first, second)
     if isinstance(first, dict):
         return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(same, first, second))
     return bool(first == second)
 
 
@@ -151,19 +160,21 @@ def test_looking_changes_nothing(action, rough, qwen2):
 
 
 def test_a_trace_names_every_operator_in_execution_order(config, rough):
-    """Embedding, fourteen a layer, final norm, loss: names and kinds, none twice but residuals."""
+    """Embedding, fourteen a layer, the last addition, final norm, loss; no name twice.
+
+    The first layer reads the embedding alone, and what the last one adds is added after it.
+    """
     found = [(r.name, r.kind) for r in rough(config).trace(random_batch(config, 2, 8, 0))]
-    assert found[0] == ("embed_tokens", "embedding")
-    assert found[-2:] == [("norm", "rmsnorm"), ("loss", "linear_cross_entropy")]
+    layers = range(config["num_layers"])
+    inside = [(f"layers.{i}.{name}", kind) for i in layers for name, kind in LAYER]
+    assert found == [
+        ("embed_tokens", "embedding"),
+        *inside[1:],
+        ("last_residual", "residual"),
+        ("norm", "rmsnorm"),
+        ("loss", "linear_cross_entropy"),
+    ]
     assert len(found) == 14 * config["num_layers"] + 3
-    for layer in range(config["num_layers"]):
-        part = found[1 + 14 * layer : 15 + 14 * layer]
-        assert [kind for _, kind in part] == [kind for _, kind in LAYER]
-        for (name, kind), (local, _) in zip(part, LAYER, strict=True):
-            assert name.startswith(f"layers.{layer}.")
-            if kind in ("linear", "rmsnorm"):
-                assert name == f"layers.{layer}.{local}"
-    assert len({name for name, _ in found}) == len(found)
 
 
 def test_nothing_computes_between_traced_operators(config, rough):
@@ -258,6 +269,37 @@ def test_a_step_reports_its_own_rate_and_number(rough, qwen2):
     second = instance.train_step(batch)
     assert (first.step, first.lr, second.step, second.lr) == (0, 0.0, 1, 3e-4)
     assert first.train_loss == second.train_loss, "a rate of zero moves nothing"
+
+
+def test_several_micro_batches_are_one_step(rough, qwen2):
+    """The step counts once, its loss is over all targets, and its weights are the whole's."""
+    parts, whole = rough(qwen2), rough(qwen2)
+    batches = unequal_micro_batches(qwen2, 3, 16, 0)
+    ours, expected = parts.train_step(batches), whole.train_step(joined(batches))
+    assert (ours.step, parts.train_step(batches).step) == (0, 1)
+    assert ours.train_loss == pytest.approx(expected.train_loss, rel=1e-6)
+
+
+def test_execution_reaches_the_trainer(subject, qwen2):
+    """Deterministic is switched on when it is asked for, and only then."""
+    options = {"device": "cpu", "dtype": "float32", "seed": 0}
+    with nothing_reproducible():
+        subject.build(qwen2, **options)
+        assert not torch.are_deterministic_algorithms_enabled()
+        subject.build(qwen2, **options, execution=Execution(deterministic=True))
+        assert torch.are_deterministic_algorithms_enabled()
+    compiled = subject.build(qwen2, **options, execution=Execution(compiled=True))
+    layers = compiled._trainer.model.model.layers
+    assert all(layer._compiled_call_impl is not None for layer in layers)
+
+
+def test_another_subject_refuses_what_it_does_not_have(qwen2):
+    """A fast path that does not exist is not supported, and never the plain one in its place."""
+    for execution in (Execution(compiled=True), Execution(deterministic=True)):
+        with pytest.raises(NotSupported, match="executed eagerly"):
+            TransformersSubject().build(
+                qwen2, device="cpu", dtype="float32", seed=0, execution=execution
+            )
 
 
 def test_a_gradient_hook_replaces_the_gradient(rough, qwen2):

@@ -30,10 +30,10 @@ def test_it_does_not_depend_on_the_global_generator():
     assert canary.measure() == first
 
 
-def larger_rate(trainer: Any, *arguments: Any) -> None:
+def larger_rate(trainer: Any, *arguments: Any, **options: Any) -> None:
     """The constructor with a learning rate 1 % larger."""
     *others, lr = arguments
-    _INIT(trainer, *others, lr * 1.01)
+    _INIT(trainer, *others, lr * 1.01, **options)
 
 
 def gradients_kept(*arguments: Any) -> Any:

@@ -7,7 +7,15 @@ import math
 import pytest
 import torch
 
-from falsifiers.inputs import mostly_masked, ragged_batch, random_batch, random_tokens, roughen
+from falsifiers.inputs import (
+    joined,
+    mostly_masked,
+    ragged_batch,
+    random_batch,
+    random_tokens,
+    roughen,
+    unequal_micro_batches,
+)
 
 
 def test_tokens_follow_the_seed_alone(qwen2):
@@ -101,3 +109,24 @@ def test_roughen_follows_seed_and_scale(subject, qwen2):
     for name, size in ((matrix, 0.008), (vector, 0.4)):
         scatter = 6 / math.sqrt(2 * first[name].numel())
         assert first[name].std().item() == pytest.approx(size, rel=scatter)
+
+
+def test_micro_batches_are_unequal(qwen2):
+    """Each counts fewer targets than the one before, none has none, and the seed decides."""
+    batches = unequal_micro_batches(qwen2, 4, 64, 0)
+    targets = [batch.targets for batch in batches]
+    assert targets == sorted(targets, reverse=True)
+    assert targets[0] > 2 * targets[-1] > 0
+    again = unequal_micro_batches(qwen2, 4, 64, 0)
+    assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(batches, again, strict=True))
+    assert not torch.equal(batches[0].tokens, batches[1].tokens)
+
+
+def test_joined_batches_are_their_sequences_in_order(qwen2):
+    """Tokens and masks of all, so that every target that counted counts once."""
+    batches = unequal_micro_batches(qwen2, 3, 16, 0)
+    whole = joined(batches)
+    assert whole.targets == sum(batch.targets for batch in batches)
+    assert torch.equal(whole.tokens[3:6], batches[1].tokens)
+    assert whole.target_mask is not None and batches[1].target_mask is not None
+    assert torch.equal(whole.target_mask[3:6], batches[1].target_mask)

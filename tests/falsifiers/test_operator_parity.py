@@ -171,7 +171,7 @@ def test_a_factor_below_rounding_shows_in_the_gain(records):
 
 
 def with_nan(x: Tensor) -> Tensor:
-    x = x.clone()
+    x = x.clone(memory_format=torch.contiguous_format)
     x.view(-1)[0] = math.nan
     return x
 

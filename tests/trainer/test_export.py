@@ -391,3 +391,37 @@ def test_safetensors_are_read_without_a_copy(
     loaded = load_init_tensors(folder)
     starts = {loaded[name].data_ptr() - info.start for name, info in places.items()}
     assert len(starts) == 1
+
+
+def test_tokenizer_without_merges_comes_back_from_gguf(
+    llama: ModelConfig,
+    make_model: Callable[..., Decoder],
+    write_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """Byte-level BPE of single bytes: GGUF has no empty list, and none means no merges."""
+    tokens = [*sorted(ByteLevel.alphabet())[:63], "<|endoftext|>"]
+    engine = Tokenizer(BPE({token: index for index, token in enumerate(tokens)}, []))
+    engine.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    engine.decoder = ByteLevelDecoder()
+    engine.save(str(tmp_path / "bytes.json"))
+    target = tmp_path / "out.gguf"
+    checkpoint = write_checkpoint(make_model(llama))
+    assert run(checkpoint, target, "--tokenizer", tmp_path / "bytes.json") == 0
+    assert load_tokenizer(target).encode("AB12") == [tokens.index(letter) for letter in "AB12"]
+
+
+def test_gguf_text_that_is_not_utf8_is_damage(
+    llama: ModelConfig,
+    make_model: Callable[..., Decoder],
+    write_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """One bit of the architecture's name flipped: a WeightsError that names the field."""
+    target = tmp_path / "out.gguf"
+    assert run(write_checkpoint(make_model(llama)), target) == 0
+    length = (5).to_bytes(8, "little")  # before the value, and not before the keys it begins
+    content = target.read_bytes().replace(length + b"llama", length + b"\xeclama")
+    target.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"general\.architecture is damaged"):
+        read_architecture(target)

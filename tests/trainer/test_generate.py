@@ -15,6 +15,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from tests.trainer.conftest import LLAMA
+from trainer import cli
 from trainer.commands import generate as command
 from trainer.config import ModelConfig
 from trainer.errors import ConfigurationError, TokenizerError
@@ -206,3 +207,20 @@ def test_numbers_that_make_no_sense_are_refused(arguments: tuple[str, str]) -> N
     """By the parser, before torch is imported."""
     with pytest.raises(SystemExit):
         run("--init", "x", "--prompt", "A", *arguments)
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 5e-324, 1e-40, 1e300])
+def test_extreme_temperatures_draw_too(
+    llama: ModelConfig, make_model: MakeModel, temperature: float
+) -> None:
+    """Next to zero it is greedy; however hot, it draws."""
+    model = make_model(llama)
+    found = generate(model, [1, 2, 3], 8, Sampling(temperature=temperature)).ids
+    assert len(found) == 8
+    assert temperature > 1 or found == generate(model, [1, 2, 3], 8).ids
+
+
+def test_prompt_that_is_not_utf8_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Bytes from a shell in another encoding: one line, before anything is read."""
+    assert cli.main(["generate", "--init", "x", "--prompt", "caf\udce9"]) == 2
+    assert "is not UTF-8" in capsys.readouterr().err

@@ -53,6 +53,15 @@ def path(text: str) -> Path:
     return Path(text)
 
 
+def text(argument: str) -> str:
+    """Text, which bytes that are not UTF-8 are not."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(f"{argument!r} is not UTF-8") from error
+    return argument
+
+
 def _integer(text: str, *, least: int) -> int:
     value = int(text) if text.isascii() and text.isdigit() else least - 1
     if value < least:

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from trainer.commands.arguments import non_negative, path, positive, seed
+from trainer.commands.arguments import non_negative, path, positive, seed, text
 
 
 def add_parser(commands: Any) -> None:
@@ -19,7 +19,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--init", type=path, required=True, help="weight file, checkpoint, folder")
     parser.add_argument("--tokenizer", type=path, help="default: the one that comes with --init")
-    parser.add_argument("--prompt", required=True, help="the text to continue")
+    parser.add_argument("--prompt", type=text, required=True, help="the text to continue")
     parser.add_argument("--max-new-tokens", type=positive, default=100, help="default: 100")
     parser.add_argument(
         "--temperature", type=non_negative, default=0.0, help="0, the default, is greedy"
@@ -60,11 +60,11 @@ def run(options: argparse.Namespace) -> int:
         Sampling(options.temperature, options.top_k, options.seed),
         stop=loaded.tokenizer.end_of_text,
     )
-    text = loaded.tokenizer.decode(found.ids)
+    continuation = loaded.tokenizer.decode(found.ids)
     if options.json:
         report = {
             "prompt": options.prompt,
-            "text": text,
+            "text": continuation,
             "prompt_tokens": len(prompt),
             "ids": found.ids,
             "stopped": found.stopped,
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
         }
         print(json.dumps(report))
     else:
-        print(options.prompt + text)
+        print(options.prompt + continuation)
         rate = found.tokens_per_second
         shown = "no token was decoded" if rate is None else f"{rate:.1f} tokens/s"
         print(f"prefill {found.prefill_seconds:.3f} s, decode {shown}, {device}", file=sys.stderr)

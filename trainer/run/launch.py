@@ -87,13 +87,16 @@ def _start(
     try:
         for notice in notices:
             progress.notice(notice)
-        if plan.world.leads:
-            directory.checkpoints.mkdir(parents=True, exist_ok=True)
-            if not plan.options.resume:
-                held.enter_context(run_lock(directory.root))
-                _require_new(directory)
-            _record_start(plan, directory, arguments, position, residency)
-            directory.outcome.unlink(missing_ok=True)
+        with parallel.ranks.together():
+            if plan.world.leads:
+                directory.root.mkdir(parents=True, exist_ok=True)
+                if not plan.options.resume:
+                    held.enter_context(run_lock(directory.root))
+                    _require_new(directory)
+                # Before the folder of checkpoints: without run.json nothing could be resumed.
+                _record_start(plan, directory, arguments, position, residency)
+                directory.checkpoints.mkdir(exist_ok=True)
+                directory.outcome.unlink(missing_ok=True)
         progress.say(
             f"{configurations.stored_parameters(plan.config):,} parameters on {trainer.device} in "
             f"{trainer.compute_dtype}, {plan.settings.steps_per_epoch:,} steps an epoch"

@@ -10,7 +10,8 @@ from typing import Any
 from trainer.errors import Interrupted, Terminated, TrainerError
 from trainer.parallel.ranks import Ranks
 
-_CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_TERMINATING = (signal.SIGTERM, signal.SIGHUP)
+_CAUGHT = (signal.SIGINT, *_TERMINATING)
 
 
 class StopSignals:
@@ -53,7 +54,7 @@ class StopSignals:
 
     def as_error(self, message: str) -> TrainerError:
         """The error that ends the run for the signal that was received."""
-        return (Interrupted if self.received == signal.SIGINT else Terminated)(message)
+        return (Terminated if self.received in _TERMINATING else Interrupted)(message)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:

@@ -102,12 +102,15 @@ class GgufFile:
         """A metadata value; floats as the shortest decimal with the same float32 value.
 
         Raises:
-            WeightsError: the file has no such field.
+            WeightsError: the file has no such field, or its text is damaged.
         """
         found = self._reader.get_field(key)
         if found is None:
             raise WeightsError(f"{self.path}: the metadata has no {key}; convert the model again")
-        value = found.contents()
+        try:
+            value = found.contents()
+        except UnicodeDecodeError as error:
+            raise WeightsError(f"{self.path}: {key} is damaged: {error}; fetch it again") from error
         return float(str(np.float32(value))) if isinstance(value, float) else value
 
     def number(self, key: str) -> int | float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ import torch
 from tests.trainer.run.conftest import prepare, write_tokenizer
 from trainer import cli
 from trainer.corpus.manifest import Manifest
+from trainer.run import files
 
 Command = Callable[..., list[str]]
 
@@ -39,6 +41,10 @@ def refused(capsys: pytest.CaptureFixture[str], status: str) -> str:
         ({"num_steps": 0}, 2, "USAGE"),
         ({"lr": "nan"}, 2, "USAGE"),
         ({"lr": "-1"}, 2, "USAGE"),
+        ({"lr": "1e300"}, 2, "USAGE"),
+        ({"seed": 2**64}, 2, "USAGE"),
+        ({"run_dir": ""}, 2, "USAGE"),
+        ({"init": ""}, 2, "USAGE"),
         ({"mode": "distil"}, 2, "USAGE"),
         ({"dataset": None}, 2, "USAGE"),
         ({"synthetic": True}, 2, "USAGE"),
@@ -222,3 +228,58 @@ def test_device_report_tells_three_situations_apart(
     report = json.loads(capsys.readouterr().out)
     assert (report["state"], report["torch_cuda"]) == (state, cuda)
     assert [entry["name"] for entry in report["devices"]] == names
+
+
+def test_path_that_is_not_utf8_is_recorded_and_resumed(command: Command, tmp_path: Path) -> None:
+    """A run directory named in Latin-1: run.json and outcome.json are JSON, and --resume works."""
+    run_dir = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    assert cli.main(command(run_dir=run_dir)) == 0
+    run = json.loads((Path(run_dir) / "run.json").read_text(encoding="utf-8"))
+    assert run["options"]["run_dir"] == run_dir
+    assert cli.main(command(run_dir=run_dir, resume=True)) == 0
+
+
+def test_json_nested_without_end_is_refused_by_name(
+    command: Command, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A hundred thousand brackets in each JSON file: the code of that file, and no traceback."""
+    for option, name, code in (
+        ("init", "config.json", 5),
+        ("tokenizer", "encoder.json", 6),
+        ("dataset", "manifest.json", 7),
+    ):
+        source = {"init": "model"}.get(option, option)
+        folder = shutil.copytree(inputs / source, tmp_path / option)
+        (folder / name).write_text("[" * 100_000)
+        assert cli.main(command(**{option: folder})) == code
+        assert name in capsys.readouterr().err or option == "tokenizer"
+
+
+def test_machine_without_memory_for_the_model_is_named(
+    command: Command, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rotary tables for 10^13 positions: OUT_OF_MEMORY, exit 9, and nothing is left behind."""
+    model = shutil.copytree(inputs / "model", tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 10**13}))
+    assert cli.main(command(init=model)) == 9
+    assert "no memory left" in refused(capsys, "OUT_OF_MEMORY")
+    assert not (tmp_path / "run").exists()
+
+
+def test_run_that_could_not_be_recorded_can_be_started_again(
+    command: Command,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The disk refuses run.json: exit 3; what is left does not pass for a run."""
+
+    def full(path: Path, content: Any) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(files, "write_json", full)
+    assert cli.main(command(num_steps=1)) == 3
+    assert "quota" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert cli.main(command(num_steps=1)) == 0

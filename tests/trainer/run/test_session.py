@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from trainer import cli
 from trainer.build import build_shared_trainer_with_init
 from trainer.checkpoint import writer
 from trainer.checkpoint.checkpoint_file import CheckpointFile
+from trainer.checkpoint.epoch_metadata import EpochSummary, write_epoch_metadata
 from trainer.corpus.corpus import Corpus
 from trainer.run import loop
 from trainer.run.metrics import MetricsLog, StepMetrics
@@ -473,3 +475,86 @@ def test_death_between_checkpoints_is_resumed_bitwise(
 def timeless(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Log lines without the one metric that a clock decides."""
     return [{k: v for k, v in line.items() if k != "tokens_per_sec"} for line in lines]
+
+
+@pytest.mark.parametrize("left", [None, "epoch-000.metadata.json", "epoch-000.apr.partial"])
+def test_run_killed_before_its_first_checkpoint_begins_again(
+    command: Command,
+    run_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    left: str | None,
+) -> None:
+    """Nothing but a log of two steps is lost: --resume takes all twelve, and says so."""
+    original = loop.next_batch
+
+    def die(stream: Any, step: int, planned: int) -> Any:
+        if step == 2:
+            raise SystemError("power cut")
+        return original(stream, step, planned)
+
+    monkeypatch.setattr(loop, "next_batch", die)
+    with pytest.raises(SystemError):
+        cli.main(command())
+    monkeypatch.undo()
+    if left is not None:
+        (run_dir / "ckpt" / left).write_text("{}")
+    assert cli.main(command(resume=True)) == 0
+    assert "begins again at step 0" in capsys.readouterr().err
+    assert [line["step"] for line in steps(run_dir)] == list(range(12))
+    assert checkpoints(run_dir) == ["epoch-000.apr", "epoch-001.apr", "epoch-002.apr"]
+
+
+def test_run_that_lost_its_checkpoints_does_not_begin_again(
+    command: Command, run_dir: Path
+) -> None:
+    """Two epochs were done: exit 8, and the log of them stays."""
+    assert cli.main(command(num_steps=8)) == 0
+    for path in (run_dir / "ckpt").glob("*.apr"):
+        path.unlink()
+    assert cli.main(command(num_steps=8, resume=True)) == 8
+    assert len(steps(run_dir)) == 8
+
+
+def test_outcome_of_a_resumed_run_names_the_checkpoint_it_came_from(
+    command: Command, run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A finished run resumed writes nothing new; its last checkpoint is still its checkpoint."""
+    assert cli.main(command()) == 0
+    first = read(run_dir / "outcome.json")["checkpoint"]
+    assert first.endswith("epoch-002.apr")
+    assert cli.main(command(resume=True)) == 0
+    assert read(run_dir / "outcome.json")["checkpoint"] == first
+
+
+def test_damaged_log_is_refused_by_name_and_recorded(command: Command, run_dir: Path) -> None:
+    """A line that is no JSON before the checkpoint: exit 8 in outcome.json, and no traceback."""
+    assert cli.main(command()) == 0
+    log = run_dir / "train.jsonl"
+    log.write_bytes(log.read_bytes().replace(b"lr", b"\xff\xfe", 1))
+    assert cli.main(command(resume=True)) == 8
+    assert "INV-TRAIN-001" in read(run_dir / "outcome.json")["message"]
+
+
+def test_log_line_with_a_foreign_field_costs_the_picture_only(
+    command: Command, run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Curves cannot be drawn of it; the run itself ends as it would."""
+    assert cli.main(command()) == 0
+    log = run_dir / "train.jsonl"
+    log.write_text(log.read_text().replace("grad_norm", "grad_nor_", 1))
+    assert cli.main(command(resume=True)) == 0
+    assert "not written" in capsys.readouterr().err
+
+
+def test_batch_that_no_memory_holds_is_named(command: Command, run_dir: Path) -> None:
+    """numpy's MemoryError in the reading thread: OUT_OF_MEMORY with what to lower, exit 9."""
+    assert cli.main(command(batch_size=10**13)) == 9
+    assert "--batch-size" in read(run_dir / "outcome.json")["message"]
+
+
+def test_perplexity_of_a_very_high_loss_is_still_a_json_number(tmp_path: Path) -> None:
+    """exp(800) overflows: the greatest float stands for it."""
+    summary = EpochSummary(0, 800.0, 5.0, 1.0, 1, 1.0)
+    write_epoch_metadata(tmp_path / "m.json", summary, "0" * 64)
+    assert read(tmp_path / "m.json")["train_ppl"] == sys.float_info.max

@@ -130,3 +130,20 @@ def test_progress_goes_to_stderr_and_json_to_stdout(
     assert json.loads(shown.out)["steps"] == 2
     assert ("step 1/2" in shown.err) is (quiet is None)
     assert "epoch 0  train loss" in shown.err
+
+
+def test_closed_terminal_saves_as_sigterm_does(command: Command, tmp_path: Path) -> None:
+    """SIGHUP: the step is finished and its checkpoint written, exit 143."""
+    done = signalled(command(), 1)
+    assert done.returncode == 143, done.stderr
+    assert "aprtrain: TERMINATED: " in done.stderr
+    assert (tmp_path / "run/ckpt/step-00000006.apr").is_file()
+
+
+def test_ignored_signal_stays_ignored(command: Command, tmp_path: Path) -> None:
+    """Under nohup, a closed terminal does not stop the run."""
+    program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    words = [sys.executable, "-c", program + SIGNALLED.format(signals=(1,)), *command()]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(steps(tmp_path / "run")) == 12

@@ -1,0 +1,136 @@
+"""Is a step over several micro-batches the step over all of their sequences at once?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from falsifiers.fixtures import Case, Configuration, Measured, Subject
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from falsifiers.subject import Batch, Instance
+
+LEARNING_RATES = (1e-2, 3e-2, 2e-2, 1e-2)
+
+
+def falsify_cycle_is_the_full_batch(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """Micro-batches with unequal masks give the loss, the norm and the weights of the whole."""
+    from falsifiers.errors import worst_relative_error
+    from falsifiers.inputs import joined, roughen, unequal_micro_batches
+
+    def build() -> tuple[Instance, dict[str, Tensor]]:
+        built = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+        roughen(built, case.seed)
+        return built, {n: p.clone() for n, p in built.parameters().items()}
+
+    (parts, start), (whole, _) = build(), build()
+    loss_errors, norm_errors, shares = [], [], []
+    for cycle, lr in enumerate(LEARNING_RATES):
+        seed = 1000 * case.seed + 100 * cycle
+        batches = unequal_micro_batches(configuration, case.micro_batches, case.length, seed)
+        ours = parts.train_step(batches, lr=lr)
+        exact = whole.train_step(joined(batches), lr=lr)
+        loss_errors.append(abs(ours.train_loss - exact.train_loss) / exact.train_loss)
+        norm_errors.append(abs(ours.grad_norm - exact.grad_norm) / exact.grad_norm)
+        targets = [batch.targets for batch in batches]
+        shares.append(max(targets) / min(targets))
+    moved = {n: p - start[n] for n, p in parts.parameters().items()}
+    expected = {n: p - start[n] for n, p in whole.parameters().items()}
+    movement_error, worst = worst_relative_error(moved, expected)
+    measured(
+        loss_error=max(loss_errors),
+        norm_error=max(norm_errors),
+        movement_error=movement_error,
+        worst_movement=worst,
+        least_inequality=min(shares),
+    )
+
+
+def falsify_nothing_leaks_between_cycles(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """Each cycle after the first has the oracle's norm of its own gradient and of no other."""
+    from falsifiers.inputs import joined, roughen, unequal_micro_batches
+    from falsifiers.reference.gradients import global_norm, loss_and_gradients
+
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    roughen(instance, case.seed)
+    norm_errors = []
+    for cycle, lr in enumerate(LEARNING_RATES):
+        seed = 1000 * case.seed + 100 * cycle
+        batches = unequal_micro_batches(configuration, case.micro_batches, case.length, seed)
+        whole = joined(batches).to(instance.device)
+        weights = {n: p.clone() for n, p in instance.parameters().items()}
+        _, exact = loss_and_gradients(weights, configuration, whole.tokens, whole.target_mask)
+        norm = global_norm(exact)
+        norm_errors.append(abs(instance.train_step(batches, lr=lr).grad_norm - norm) / norm)
+    measured(first_error=norm_errors[0], later_error=max(norm_errors[1:]))
+
+
+def falsify_cycle_is_one_clipped_step(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """A cycle moves each parameter by one AdamW update of the total, clipped once."""
+    from falsifiers.errors import worst_relative_error
+    from falsifiers.inputs import joined, roughen, unequal_micro_batches
+    from falsifiers.reference import adamw
+    from falsifiers.reference.gradients import loss_and_gradients
+
+    settings = adamw.AdamWSettings(case.beta1, case.beta2, case.eps, case.decay)
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    roughen(instance, case.seed, case.roughness)
+    state, errors, norms, norm_errors, misnumbered = None, [], [], [], 0
+    for cycle, lr in enumerate(LEARNING_RATES):
+        seed = 1000 * case.seed + 100 * cycle
+        batches = unequal_micro_batches(configuration, case.micro_batches, case.length, seed)
+        whole = joined(batches).to(instance.device)
+        before = {n: p.double().clone() for n, p in instance.parameters().items()}
+        state = adamw.initial_state(before) if state is None else state
+        _, exact = loss_and_gradients(before, configuration, whole.tokens, whole.target_mask)
+        clipped, norm = adamw.clip_by_global_norm(exact, case.clip)
+        expected, state = adamw.step(before, clipped, state, settings, lr)
+        metrics = instance.train_step(batches, lr=lr)
+        misnumbered += metrics.step != cycle
+        norms.append(norm)
+        norm_errors.append(abs(metrics.grad_norm - norm) / norm)
+        moved = {n: p.double() - before[n] for n, p in instance.parameters().items()}
+        errors.append(worst_relative_error(moved, {n: expected[n] - before[n] for n in before}))
+    worst = max(errors[1:])
+    measured(
+        first_update_error=errors[0][0],
+        update_error=worst[0],
+        worst_update=worst[1],
+        norm_error=max(norm_errors),
+        smallest_norm=min(norms),
+        misnumbered=misnumbered,
+    )
+
+
+def falsify_loss_is_weighted_by_targets(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """The loss of a cycle is the oracle's over all targets, not the mean of micro-batch means."""
+    from falsifiers.inputs import joined, roughen, unequal_micro_batches
+    from falsifiers.reference.loss import mean_loss
+
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    roughen(instance, case.seed, case.roughness)
+    weights = {n: p.clone() for n, p in instance.parameters().items()}
+    batches = unequal_micro_batches(
+        configuration, case.micro_batches, case.length, 1000 * case.seed
+    )
+
+    def exact(batch: Batch) -> float:
+        placed = batch.to(instance.device)
+        return mean_loss(weights, configuration, placed.tokens, placed.target_mask).item()
+
+    weighted = exact(joined(batches))
+    unweighted = sum(map(exact, batches)) / len(batches)
+    loss = instance.train_step(batches).train_loss
+    measured(
+        loss_error=abs(loss - weighted) / weighted,
+        mean_of_means_error=abs(unweighted - weighted) / weighted,
+    )
