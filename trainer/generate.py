@@ -144,7 +144,8 @@ def _decoding_step(model: Decoder, cache: KvCache, first: int) -> Callable[[int]
     with torch.cuda.device(token.device):
         graph, logits = _captured(forward, reset=lambda: position.fill_(first))
 
-    def replay(following: int) -> Tensor:
+    def replay(following: int, _kept: Tensor = position) -> Tensor:
+        # The graph knows the position by its address alone, so something has to hold on to it.
         token.fill_(following)
         graph.replay()
         return logits
