@@ -101,7 +101,9 @@ class PretrainTrainer:
         else:
             loss, norm = self.whole_step(micro_batches, targets)
             self.optimizer.zero_grad(set_to_none=True)
-        pending = PendingStep(self.step, rate, targets, Reading(loss, norm, self._halted), self._check)
+        pending = PendingStep(
+            self.step, rate, targets, Reading(loss, norm, self._halted), self._check
+        )
         self.step += 1
         return pending
 

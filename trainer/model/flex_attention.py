@@ -1,18 +1,26 @@
 """Causal attention whose backward adds in a fixed order, for bitwise reproducible training.
 
 FlexAttention computes the gradients of queries and of keys and values in two kernels, each of which
-owns what it writes. It is fast only inside a compiled layer.
+owns what it writes. It is fast only inside a compiled layer, and works in blocks of 128 positions.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 
+_BLOCK = 128
+
+
 class FlexCausalAttention(nn.Module):
-    """What `attention.ScaledDotProductAttention` computes. One instance serves all layers."""
+    """What `attention.ScaledDotProductAttention` computes. One instance serves all layers.
+
+    Lengths that are no multiple of 128 take the fused kernels, which torch's deterministic mode
+    keeps to those that are.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,7 +30,11 @@ class FlexCausalAttention(nn.Module):
     def prepare(self, length: int, device: torch.device) -> None:
         """Make the causal mask for sequences of `length` positions, outside of compiled code."""
         if length != self._length:
-            self._mask = create_block_mask(_is_causal, None, None, length, length, device=device)
+            whole = length % _BLOCK == 0
+            size = length, length
+            self._mask = (
+                create_block_mask(_is_causal, None, None, *size, device=device) if whole else None
+            )
             self._length = length
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
