@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-
 _BLOCK = 128
 
 
@@ -39,7 +38,10 @@ class FlexCausalAttention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """``q [B, H, T, D], k and v [B, K, T, D]`` -> ``[B, H, T, D]``."""
-        mixed = flex_attention(q, k, v, block_mask=self._mask, enable_gqa=q.shape[1] != k.shape[1])
+        grouped = q.shape[1] != k.shape[1]
+        if self._mask is None:
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+        mixed = flex_attention(q, k, v, block_mask=self._mask, enable_gqa=grouped)
         assert isinstance(mixed, Tensor)
         return mixed
 
