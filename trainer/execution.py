@@ -40,8 +40,8 @@ def require_determinism() -> None:
     """Put torch into deterministic mode, for the whole process.
 
     Raises:
-        ConfigurationError: CUBLAS_WORKSPACE_CONFIG is set to something else. cuBLAS reads it once, at
-            its first use in a process.
+        ConfigurationError: CUBLAS_WORKSPACE_CONFIG is set to another value. cuBLAS reads it at
+            its first use in a process, and then no more.
     """
     wanted = os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
     if wanted not in (CUBLAS_WORKSPACE, ":16:8"):
