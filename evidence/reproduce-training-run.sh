@@ -5,9 +5,9 @@
 #
 # Prepares a dataset from the Python files under the SOURCE folders, with the HELDOUT folders, whose
 # files the model never sees, as held-out text; trains the 370M from scratch for STEPS steps of
-# 8 x 2048 tokens, in five epochs; and, where a Qwen2-0.5B is given as GGUF, fine-tunes it for a hundred steps on the
-# same text in its own vocabulary. OUT receives dataset/, run/ and finetune/, with their logs,
-# curves and outcomes.
+# 8 x 2048 tokens, in three epochs; and, where a Qwen2-0.5B is given as GGUF, fine-tunes it for a
+# hundred steps on the same text in its own vocabulary. OUT receives dataset/, run/ and finetune/, with
+# their logs, curves and outcomes.
 set -euo pipefail
 usage='usage: evidence/reproduce-training-run.sh OUT TOKENIZER STEPS "SOURCE ..." "HELDOUT ..." [QWEN2_GGUF]'
 out=${1:?"$usage"} tokenizer=${2:?"$usage"} steps=${3:?"$usage"}
@@ -24,7 +24,7 @@ prepare() { # OUT TOKENIZER SOURCE...
 
 prepare "$out/dataset" "$tokenizer" "${sources[@]}"
 "${aprtrain[@]}" pretrain --mode from-scratch --device cuda --dataset "$out/dataset" \
-    --tokenizer "$tokenizer" --run-dir "$out/run" --num-steps "$steps" --steps-per-epoch $((steps / 5)) \
+    --tokenizer "$tokenizer" --run-dir "$out/run" --num-steps "$steps" --steps-per-epoch $((steps / 3)) \
     --batch-size 8 --seq-length 2048 --lr 6e-4 --warmup 300 --val-tokens 500000 \
     --embed-tokenizer --no-progress --json
 if [ -n "$qwen" ]; then
