@@ -42,12 +42,15 @@ def falsify_same_seed_gives_the_same_bits(
     with nothing_reproducible():
         first, weights = _train(subject, case, configuration, case.seed)
         second, again = _train(subject, case, configuration, case.seed)
-    pairs = zip(first, second, strict=True)
+        in_force = torch.are_deterministic_algorithms_enabled()
+    pairs = list(zip(first, second, strict=True))
     measured(
         steps_taken=len(first),
         differing_steps=sum(one != other for one, other in pairs),
         differing_tensors=sum(not torch.equal(weights[n], again[n]) for n in weights),
         distinct_losses=len({loss for loss, _ in first}),
+        loss_difference=max(abs(one[0] - other[0]) for one, other in pairs),
+        in_force=in_force,
     )
 
 
@@ -95,3 +98,22 @@ def falsify_settings_are_in_force(
             benchmark=torch.backends.cudnn.benchmark,
             undefined_order_refused=refuses_undefined_order(case.device),
         )
+
+
+def falsify_flag_reaches_the_run(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """A run with --deterministic on its command line recorded the settings that it ran under."""
+    from falsifiers.process_settings import WORKSPACE
+    from falsifiers.run_directory import RunRecord
+    from falsifiers.tiny_runs import tiny_run
+
+    made = tiny_run(subject, "whole", configuration, case.device)
+    run = RunRecord(subject.run_directory(made.folder)).run
+    recorded = run.get("determinism", {})
+    measured(
+        workspace=str(recorded.get(WORKSPACE)),
+        deterministic=recorded.get("deterministic_algorithms") is True,
+        warns_only=recorded.get("warn_only") is not False,
+        benchmark=recorded.get("cudnn_benchmark") is not False,
+    )

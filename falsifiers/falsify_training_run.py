@@ -153,13 +153,10 @@ def falsify_seed_decides_the_run(
     """The same command again gives the same numbers; with another seed others, soon."""
     from falsifiers.tiny_runs import tiny_run
 
-    options = {"deterministic": True} if case.deterministic else {}
     names = ("learning", "repeated", "other-seed")
     first, again, other = (
         RunRecord(
-            subject.run_directory(
-                tiny_run(subject, name, configuration, case.device, **options).folder
-            )
+            subject.run_directory(tiny_run(subject, name, configuration, case.device).folder)
         ).log
         for name in names
     )
@@ -286,11 +283,12 @@ def falsify_data_end_cycles(
     subject: Subject, case: Case, measured: Measured, configuration: Configuration
 ) -> None:
     """By default the data begins again, with one notice for the whole run."""
-    from falsifiers.tiny_runs import LENGTH, dataset, tiny_run, windows
+    from falsifiers.tiny_runs import LENGTH, RUNS, dataset, tiny_run, windows
 
-    made = tiny_run(subject, "learning", configuration, case.device)
+    made = tiny_run(subject, case.run, configuration, case.device)
     run = RunRecord(subject.run_directory(made.folder))
-    tokens, _ = windows(dataset(subject, "sentences") / "train-00000.bin", LENGTH, padded=False)
+    shard = dataset(subject, RUNS[case.run].corpus) / "train-00000.bin"
+    tokens, _ = windows(shard, LENGTH, padded=False)
     measured(
         status=run.outcome["status"],
         passes=run.step_tokens * len(run.log) / tokens[:, 1:].numel(),

@@ -1,4 +1,4 @@
-"""GPUs that are claimed and not used, slow steps, and runs that cannot be repeated."""
+"""GPUs that are claimed and not used, and slow steps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from aprverify.planting import PROTOCOL, SOURCE, Plant, defect
 from falsifiers.edited_runs import edit_json, edit_lines, edit_runs
-from falsifiers.wrapping import SubjectWrapper
+from falsifiers.wrapping import SubjectWrapper, wrap_configuration
 
 
 @defect(
@@ -43,7 +43,7 @@ def residency_of_weights_only(plant: Plant) -> None:
 
 @defect(
     "residency-proof-made-up",
-    kind=SOURCE,
+    kind=PROTOCOL,
     imitates="a proof that is a constant",
     symptom="the proof names the strongest kind and saw no memory",
     hidden="the word is the right one",
@@ -51,22 +51,18 @@ def residency_of_weights_only(plant: Plant) -> None:
 def residency_proof_made_up(plant: Plant) -> None:
     """Claim the strongest proof without a number."""
 
-    def make(original: Any) -> Any:
-        def prove_residency(trainer: Any, used_before: Any) -> dict[str, Any]:
-            plant.effect(True)
-            return {
-                "proof": "nvml-process",
-                "reason": None,
-                "device": str(trainer.device),
-                "state_bytes": 0,
-                "process_bytes": None,
-                "device_bytes_grown": None,
-                "allocated_bytes": 0,
-            }
+    def change(content: Any) -> None:
+        content["residency"] = {
+            "proof": "nvml-process",
+            "reason": None,
+            "device": content["device"],
+            "state_bytes": 0,
+            "process_bytes": None,
+            "device_bytes_grown": None,
+            "allocated_bytes": 0,
+        }
 
-        return prove_residency
-
-    plant.patch("trainer.run.launch:prove_residency", make)
+    edit_runs(plant, lambda run: edit_json(run / "run.json", change))
 
 
 @defect(
@@ -116,25 +112,20 @@ def recorded_speed_of_the_cpu(plant: Plant) -> None:
     edit_runs(plant, edit_lines(lambda line: {"tokens_per_sec": line["tokens_per_sec"] / 100}))
 
 
+def _halved(config: dict[str, Any]) -> dict[str, Any]:
+    return {**config, "num_layers": config["num_layers"] // 2}
+
+
 @defect(
-    "synthetic-data-unseeded",
-    kind=SOURCE,
-    imitates="random data from a generator that was seeded by the clock",
-    symptom="two deterministic runs see other tokens",
-    hidden="random tokens all have one loss, ln V",
+    "half-the-layers-built",
+    kind=PROTOCOL,
+    imitates="a benchmark of the small configuration that a test left behind",
+    symptom="steps are timed of a model with half of the layers",
+    hidden="it is fast, and its loss falls",
 )
-def synthetic_data_unseeded(plant: Plant) -> None:
-    """Draw from the process's id."""
-    import os
-
-    def make(original: Any) -> Any:
-        def synthetic_steps(vocab_size: int, **options: Any) -> Any:
-            plant.effect(True)
-            return original(vocab_size, **{**options, "seed": os.getpid()})
-
-        return synthetic_steps
-
-    plant.patch("trainer.run.launch:synthetic_steps", make)
+def half_the_layers_built(plant: Plant) -> None:
+    """Halve the number of layers."""
+    wrap_configuration(plant, _halved)
 
 
 def _report(plant: Plant, name: str) -> None:

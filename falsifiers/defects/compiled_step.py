@@ -8,7 +8,7 @@ from typing import Any
 
 from aprverify.planting import PROTOCOL, SOURCE, Plant, defect
 from falsifiers.defects.differs import differs
-from falsifiers.subject import EAGER, Configuration, micro_batches
+from falsifiers.subject import EAGER, Configuration, Execution, micro_batches
 from falsifiers.wrapping import InstanceWrapper, SubjectWrapper
 
 
@@ -31,33 +31,6 @@ def graph_replays_first_tokens(plant: Plant) -> None:
         return replay
 
     plant.patch("trainer.step_graph:_Captured.replay", make)
-
-
-@defect(
-    "graph-keeps-first-rate",
-    kind=SOURCE,
-    imitates="a learning rate captured in a CUDA graph as a constant",
-    symptom="every compiled step is taken at the rate of the first, and reports the one asked for",
-    hidden="the schedule is right wherever it is logged",
-)
-def graph_keeps_first_rate(plant: Plant) -> None:
-    """Set the first rate again before each step that is compiled; eager steps stay right."""
-    first: dict[int, float] = {}
-
-    def make(original: Any) -> Any:
-        def launch_step(trainer: Any, batches: Any, lr: float | None = None) -> Any:
-            if trainer._graphs is None:
-                return original(trainer, batches, lr)
-            asked = trainer.lr if lr is None else lr
-            kept = first.setdefault(id(trainer), asked)
-            plant.effect(kept != asked)
-            pending = original(trainer, batches, kept)
-            pending.lr = asked
-            return pending
-
-        return launch_step
-
-    plant.patch("trainer.trainer:PretrainTrainer.launch_step", make)
 
 
 @defect(
@@ -93,14 +66,17 @@ def compiled_projections_lack_bias(plant: Plant) -> None:
 
 
 class _CompiledOnly(SubjectWrapper):
-    """Spoils compiled instances and leaves all others alone."""
+    """Where a compiled instance is asked for, gives a plain one with the fault; others are clean.
+
+    So the fault is all that differs, and no tooth waits for a compiler.
+    """
 
     def build(self, config: Configuration, *, device: str, **options: Any) -> Any:
-        """Build, then wrap if compiled."""
-        instance = self.inner.build(config, device=device, **options)
-        if not options.get("execution", EAGER).compiled:
-            return instance
-        return self._instance(instance, self.plant)
+        """Build plainly, then wrap if it should have been compiled."""
+        asked: Execution = options.get("execution", EAGER)
+        given = {**options, "execution": replace(asked, compiled=False)}
+        instance = self.inner.build(config, device=device, **given)
+        return self._instance(instance, self.plant) if asked.compiled else instance
 
 
 class _FirstBatchAgain(InstanceWrapper):
@@ -124,6 +100,29 @@ class _FirstBatchAgain(InstanceWrapper):
 def compiled_step_repeats_first_batch(plant: Plant) -> None:
     """See the class."""
     plant.wrap_subject(lambda subject: _CompiledOnly(subject, plant, _FirstBatchAgain))
+
+
+class _FirstRateKept(InstanceWrapper):
+    first: float | None = None
+
+    def train_step(self, batch: Any, *, lr: float | None = None) -> Any:
+        """A step at the rate of the first, which reports the rate that was asked for."""
+        self.first = lr if self.first is None else self.first
+        self.plant.effect(self.first != lr)
+        metrics = self.inner.train_step(batch, lr=self.first)
+        return metrics if lr is None else replace(metrics, lr=lr)
+
+
+@defect(
+    "compiled-step-keeps-first-rate",
+    kind=PROTOCOL,
+    imitates="a learning rate captured in a CUDA graph as a constant",
+    symptom="every compiled step is taken at the rate of the first, and reports the one asked for",
+    hidden="the schedule is right wherever it is logged",
+)
+def compiled_step_keeps_first_rate(plant: Plant) -> None:
+    """See the class."""
+    plant.wrap_subject(lambda subject: _CompiledOnly(subject, plant, _FirstRateKept))
 
 
 class _NormForgotten(InstanceWrapper):

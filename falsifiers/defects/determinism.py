@@ -7,6 +7,7 @@ from typing import Any
 
 from aprverify.planting import PROTOCOL, SOURCE, Plant, defect
 from falsifiers.defects.differs import differs
+from falsifiers.edited_runs import edit_json, edit_runs
 from falsifiers.subject import EAGER, Configuration, Execution
 from falsifiers.wrapping import InstanceWrapper, SubjectWrapper
 
@@ -187,3 +188,55 @@ def determinism_warns_only(plant: Plant) -> None:
         return require_determinism
 
     plant.patch(_SETTINGS, make)
+
+
+class _OptionUnread(SubjectWrapper):
+    def command(self, *arguments: str) -> list[str]:
+        """The command line without the option."""
+        kept = [word for word in arguments if word != "--deterministic"]
+        self.plant.effect(len(kept) < len(arguments))
+        command: list[str] = self.inner.command(*kept)
+        return command
+
+
+@defect(
+    "deterministic-option-unread",
+    kind=PROTOCOL,
+    imitates="a command-line flag that no code reads",
+    symptom="a run with --deterministic is executed like any other",
+    hidden="most kernels are deterministic anyway, and small runs often agree by luck",
+)
+def deterministic_option_unread(plant: Plant) -> None:
+    """See the class."""
+    plant.wrap_subject(lambda subject: _OptionUnread(subject, plant))
+
+
+def _recorded(plant: Plant, **settings: Any) -> None:
+    edit_runs(
+        plant,
+        lambda run: edit_json(run / "run.json", lambda own: own["determinism"].update(settings)),
+    )
+
+
+@defect(
+    "recorded-determinism-off",
+    kind=PROTOCOL,
+    imitates="a flag that is stored and never acted on",
+    symptom="a run with --deterministic recorded that deterministic algorithms were off",
+    hidden="nobody reads the record of a run that ended well",
+)
+def recorded_determinism_off(plant: Plant) -> None:
+    """Switch it off in the record."""
+    _recorded(plant, deterministic_algorithms=False)
+
+
+@defect(
+    "recorded-workspace-unset",
+    kind=PROTOCOL,
+    imitates="a variable that is set after cuBLAS has read it",
+    symptom="a run with --deterministic recorded no fixed workspace",
+    hidden="the switch reads as on",
+)
+def recorded_workspace_unset(plant: Plant) -> None:
+    """Forget the workspace in the record."""
+    _recorded(plant, CUBLAS_WORKSPACE_CONFIG=None)

@@ -147,32 +147,6 @@ def every_tenth_step_unlogged(plant: Plant) -> None:
     plant.patch("trainer.run.metrics:MetricsLog.write", make)
 
 
-def _logged(plant: Plant, **fields: Any) -> None:
-    """Replace `fields` of each line that the trainer logs."""
-    from dataclasses import replace
-
-    def make(original: Any) -> Any:
-        def write(log: Any, metrics: Any) -> None:
-            spoiled = replace(metrics, **fields)
-            plant.effect(spoiled != metrics)
-            original(log, spoiled)
-
-        return write
-
-    plant.patch("trainer.run.metrics:MetricsLog.write", make)
-
-
-@_source(
-    "norm-logged-as-one",
-    imitates="the seed's CPU path: grad_norm is 1.0",
-    symptom="the logger writes 1.0 for every gradient norm",
-    hidden="it is a plausible norm, and the loss is right",
-)
-def norm_logged_as_one(plant: Plant) -> None:
-    """Log a constant norm."""
-    _logged(plant, grad_norm=1.0)
-
-
 @_source(
     "loss-computed-once",
     imitates="a loss that is cached with the compiled step",
@@ -657,6 +631,19 @@ synthetic_unasked = _edited(
     imitates="the seed: the default command trained on synthetic data",
     symptom="a run that named a dataset trained on random tokens",
     hidden="losses come out, step after step",
+)
+
+
+def _target_raised(run: Path) -> None:
+    edit_json(run / "run.json", lambda content: content["identity"].update(target_loss=99.0))
+
+
+recorded_target_raised = _edited(
+    "recorded-target-raised",
+    _target_raised,
+    imitates="a target that was moved to where the model is",
+    symptom="the run is judged by a target of 99 nats",
+    hidden="the model has reached its target",
 )
 
 
