@@ -14,11 +14,27 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from aprverify import __version__
-from aprverify.commands import check, evidence, fetch, lint, list_, report, verify
+from aprverify.commands import (
+    check,
+    diff,
+    evidence,
+    fetch,
+    gate,
+    history,
+    lint,
+    list_,
+    merge,
+    report,
+    show,
+    sign,
+    verify,
+)
 from aprverify.evidence import verdict
 from aprverify.suite import SuiteError, find_suite
 
-_COMMANDS = (verify, lint, list_, check, report, evidence, fetch)
+_COMMANDS = (
+    verify, lint, list_, show, check, report, evidence, gate, merge, fetch, diff, history, sign,
+)  # fmt: skip
 _BROKEN_PIPE = 141
 _ADVICE = {
     errno.ENOSPC: "free some space there",

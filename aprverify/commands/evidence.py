@@ -10,22 +10,20 @@ from aprverify.contract.lint import load_suite
 from aprverify.evidence import verdict
 from aprverify.evidence.markdown import count
 from aprverify.evidence.merge import merge_runs
-from aprverify.evidence.promote import (
-    INDEX_FILE,
-    REPORT_FILE,
-    NotPromoted,
-    index_text,
-    promote,
-    promoted_runs,
-    report_is_true,
-)
+from aprverify.evidence.promote import NotPromoted, promote, promoted_runs
 from aprverify.evidence.reader import read_run
 from aprverify.evidence.refusals import EvidenceRefused
-from aprverify.evidence.saving import write_text
 from aprverify.plan import make_plan
 from aprverify.planting import load_defects
 from aprverify.source_id import current_source_ids
 from aprverify.suite import Suite
+from aprverify.views.beside import (
+    INDEX_FILE,
+    differing,
+    files_of_index,
+    files_of_run,
+    write_files,
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -83,14 +81,14 @@ def _current_source_ids(suite: Suite, subject: str) -> dict[str, str]:
 
 
 def _check(directory: Path) -> int:
-    wrong = {}
-    for promoted in promoted_runs(directory):
-        report = promoted.path.with_name(REPORT_FILE)
-        if not report.is_file() or not report_is_true(promoted):
-            wrong[report] = f"aprverify report {promoted.path.parent}"
-    index = directory / INDEX_FILE
-    if not index.is_file() or index.read_bytes() != index_text(directory).encode():
-        wrong[index] = "aprverify evidence index"
+    runs = promoted_runs(directory)
+    wrong = {
+        file: "aprverify evidence index" for file in differing(directory, files_of_index(runs))
+    }
+    for promoted in runs:
+        folder = promoted.path.parent
+        for file in differing(folder, files_of_run(promoted)):
+            wrong[file] = f"aprverify report {folder}"
     for file, command in wrong.items():
         print(f"{file}: not what the runs say. `{command}` writes it anew.", file=sys.stderr)
     return verdict.REFUSED if wrong else verdict.OK
@@ -98,4 +96,4 @@ def _check(directory: Path) -> int:
 
 def _write(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    write_text(directory / INDEX_FILE, index_text(directory))
+    write_files(directory, files_of_index(promoted_runs(directory)))

@@ -20,14 +20,12 @@ from typing import Any
 from aprverify.contract.lint import load_suite
 from aprverify.evidence import verdict
 from aprverify.evidence.join import join_lanes
-from aprverify.evidence.promote import REPORT_FILE
 from aprverify.evidence.reader import RUN_FILE, read_run
 from aprverify.evidence.refusals import EvidenceRefused
-from aprverify.evidence.report import render_report
-from aprverify.evidence.saving import write_text
 from aprverify.evidence.summary import render_summary
 from aprverify.gpus import visible_gpus
 from aprverify.suite import Suite, SuiteError
+from aprverify.views.beside import REPORT_FILE, files_of_run, write_files
 
 _USAGE = 2
 _NOTHING_SELECTED = 5
@@ -182,7 +180,7 @@ def _conclude(folder: Path, lanes: list[Path], args: argparse.Namespace) -> int:
     except EvidenceRefused as refusal:
         print(f"aprverify: the run is refused: {refusal}", file=sys.stderr)
         return verdict.REFUSED
-    write_text(folder / REPORT_FILE, render_report(joined))
+    write_files(folder, files_of_run(joined))
     print()
     print(render_summary(joined, colour=sys.stdout.isatty()), end="")
     print(f"report: {folder / REPORT_FILE}")

@@ -28,6 +28,10 @@ def contradictions(row: Row, test: TestRecord, environment: Environment) -> Iter
     yield from _plant(row)
     for comparison in row.comparisons:
         yield from _comparison(comparison)
+    if row.kind == "claim" and row.outcome not in VERDICTS:
+        # Whatever broke after it: a comparison that failed is a fact.
+        failed = [comparison.claim for comparison in row.comparisons if not comparison.holds]
+        yield from (f"{row.outcome}, but claim {claim} does not hold" for claim in failed[:1])
     if row.outcome in VERDICTS:
         yield from _verdict(row, test)
         if row.device.startswith("cuda") and not environment.gpus:
@@ -75,7 +79,7 @@ def _comparison(comparison: Comparison) -> Iterator[str]:
         return
     try:
         holds = compare(comparison.op, comparison.observed, comparison.bound)
-    except (TypeError, KeyError, re.error) as error:
+    except (TypeError, KeyError, OverflowError, re.error) as error:
         yield f"{said}: cannot be evaluated again ({error})"
         return
     if holds is not comparison.holds:

@@ -59,6 +59,7 @@ def _test(test: FalsificationTest) -> dict[str, Any]:
     return {
         "id": test.id,
         "title": test.rule,
+        "line": test.line,
         "falsifier": test.falsifier,
         "invariants": list(test.invariants),
         "claims": [{"id": claim.id, "expr": claim.expr} for claim in test.claims],

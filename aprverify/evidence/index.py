@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from aprverify.evidence.markdown import code, count, escape, table
+from aprverify.evidence.answers import change_counts, gate_met, near_text, some, tolerances
+from aprverify.evidence.changes import changes_between
+from aprverify.evidence.closest import deciding, nearest_first
+from aprverify.evidence.markdown import code, count, details, escape, table
 from aprverify.evidence.merge import Merged, Origin, merge_runs
-from aprverify.evidence.records import ContractRecord, Run
-from aprverify.evidence.report import where
+from aprverify.evidence.provenance import where
+from aprverify.evidence.records import ContractRecord, Run, instant
 from aprverify.evidence.status import GateStatus, Status, gate_statuses
+
+HISTORY_PICTURE = "history.svg"
+_BAD = ("falsified", "survived", "broken", "inconclusive")
 
 
 def render_index(runs: Sequence[Run], current: Mapping[str, str] | None) -> str:
     """The index of `runs`. `current`: the present source_id by row key; None: age is not judged.
 
-    Each subject has a table of its own: what one trainer was seen to do says nothing of another.
+    Each subject has a part of its own: what one trainer was seen to do says nothing of another.
     """
-    subjects = sorted({run.header.subject for run in runs})
-    merged = {s: merge_runs([r for r in runs if r.header.subject == s], current) for s in subjects}
+    ordered = sorted(runs, key=lambda run: (instant(run.header.started), run.header.run_id))
+    subjects = sorted({run.header.subject for run in ordered})
+    by_subject = {s: [run for run in ordered if run.header.subject == s] for s in subjects}
+    merged = {subject: merge_runs(by_subject[subject], current) for subject in subjects}
     statuses = {
         subject: gate_statuses(m.contracts, m.rows, m.stale_keys) for subject, m in merged.items()
     }
@@ -33,9 +41,14 @@ def render_index(runs: Sequence[Run], current: Mapping[str, str] | None) -> str:
             "the newest counts; one that did not run counts only where there is no other."
         ],
         _counts(everything),
+        [f"![The gates across the committed runs]({HISTORY_PICTURE})"] if ordered else [],
         *(_conflicts(m) for m in merged.values()),
-        *(_gates(subject, merged[subject], statuses[subject]) for subject in subjects),
-        _runs(runs),
+        *(
+            _subject(subject, merged[subject], statuses[subject], by_subject[subject])
+            for subject in subjects
+        ),
+        _runs(ordered),
+        _checking() if ordered else [],
     ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 
@@ -81,31 +94,70 @@ def _conflicts(merged: Merged) -> list[str]:
     ]
 
 
-def _gates(subject: str, merged: Merged, statuses: Sequence[GateStatus]) -> list[str]:
+def _subject(
+    subject: str, merged: Merged, statuses: Sequence[GateStatus], runs: Sequence[Run]
+) -> list[str]:
     if not statuses:
         return []
+    head = ("gate", "status", "margin", "where, when", "teeth")
+    return [
+        f"## Gates of {escape(subject)}",
+        "",
+        *(f"- {line}" for line in _answers(merged, statuses, runs)),
+        "",
+        "**Bold** gates block shipping. The margin is of the comparison that fails, or else of the "
+        "one nearest to failing, in units of its tolerance: 0 is at the bound.",
+        "",
+        *table(head, _gates(merged, statuses), "llrlr"),
+    ]
+
+
+def _answers(merged: Merged, statuses: Sequence[GateStatus], runs: Sequence[Run]) -> Iterator[str]:
+    rows = sorted(merged.rows, key=lambda row: row.key)
+    bad = [row for row in rows if row.outcome in _BAD]
+    spoilt = f"{count(len(bad), 'entry', 'entries')} failed or broke" if bad else ""
+    age = "As of these runs: whether the files changed since, `aprverify gate` judges."
+    yield f"**Is the gate met?** {gate_met(statuses, spoilt)} {age}"
+    failed = some([f"{code(row.key)} {row.outcome}" for row in bad])
+    yield f"**What failed?** {failed or 'Nothing that ran'}."
+    closest = nearest_first(rows)
+    near = near_text(closest[0]) if closest else "No claim with a tolerance held"
+    yield f"**What came closest to failing?** {near}."
+    yield f"**What changed?** {_changed(runs)}"
+    caught = sum(status.teeth_caught for status in statuses)
+    declared = sum(status.teeth_declared for status in statuses)
+    yield f"**Can the falsifiers fail?** {caught} of {declared} declared faults planted and caught."
+
+
+def _changed(runs: Sequence[Run]) -> str:
+    if len(runs) < 2:
+        return "There is one run only."
+    earlier, later = runs[-2:]
+    names = f"From {code(earlier.header.run_id)} to {code(later.header.run_id)}"
+    return f"{names}: {change_counts(changes_between(earlier, later))}."
+
+
+def _gates(merged: Merged, statuses: Sequence[GateStatus]) -> Iterator[list[str]]:
     tests = _tests_of_gates(merged.contracts)
     by_test: dict[str, list[Origin]] = defaultdict(list)
     for origin in merged.origins.values():
         by_test[origin.row.test].append(origin)
-    rows = []
+    contract = ""
     for status in statuses:
+        if status.contract != contract:
+            contract = status.contract
+            yield [f"*{escape(contract)}*", "", "", "", ""]
         origins = [o for name in tests[status.contract, status.gate] for o in by_test[name]]
         ran = [origin for origin in origins if origin.row.outcome != "not_run"]
+        near = deciding([origin.row for origin in ran])
         name = escape(status.gate)
-        rows.append(
-            [
-                escape(status.contract),
-                f"**{name}**" if status.ship_blocking else name,
-                status.status.name,
-                "<br>".join(sorted({_where(origin) for origin in ran})) or "–",
-                _when(ran),
-                f"{status.teeth_caught}/{status.teeth_declared}",
-            ]
-        )
-    head = ("contract", "gate", "status", "where", "when", "teeth")
-    title = f"## Gates of {escape(subject)}"
-    return [title, "", "**Bold** gates block shipping.", "", *table(head, rows, "lllllr")]
+        yield [
+            f"**{name}**" if status.ship_blocking else name,
+            status.status.name,
+            tolerances(near.margin) if near else "–",
+            "<br>".join([*sorted({_where(origin) for origin in ran}), _when(ran)]),
+            f"{status.teeth_caught}/{status.teeth_declared}",
+        ]
 
 
 def _tests_of_gates(
@@ -132,20 +184,44 @@ def _where(origin: Origin) -> str:
 def _runs(runs: Sequence[Run]) -> list[str]:
     if not runs:
         return []
-    rows = []
-    for run in sorted(runs, key=lambda run: (run.header.started, run.header.run_id)):
-        name = run.header.run_id
-        source = run.header.source
-        commit = (
-            f"{code(source.commit[:12])}{' +' if source.dirty else ''}" if source.commit else "–"
-        )
-        outcomes = ", ".join(
-            f"{amount} {outcome.replace('_', ' ')}"
-            for outcome, amount in run.footer.outcomes.items()
-        )
-        machines = "<br>".join(escape(where(environment)) for environment in run.environments)
-        link = f"[{escape(name)}](runs/{name}/report.md)"
-        cells = [link, run.header.started[:10], escape(run.header.subject), machines, commit]
-        rows.append([*cells, outcomes, code(run.sha256)])
-    head = ("run", "date", "subject", "machines", "commit", "outcomes", "sha256 of run.jsonl")
-    return ["## Runs", "", "A + after a commit: with uncommitted changes.", "", *table(head, rows)]
+    head = ("run", "subject", "machines", "commit", "outcomes")
+    lines = [
+        "## Runs",
+        "",
+        "A + after a commit: with uncommitted changes. A dash: made where there was no git; each "
+        "row names its sources by hash all the same.",
+        "",
+        *table(head, (_run(run) for run in runs)),
+    ]
+    hashes = ([code(run.header.run_id), code(run.sha256)] for run in runs)
+    return [
+        *lines,
+        "",
+        *details("SHA-256 of each run.jsonl", table(("run", "sha256"), hashes)),
+    ]
+
+
+def _run(run: Run) -> list[str]:
+    source = run.header.source
+    name = run.header.run_id
+    commit = f"{code(source.commit[:12])}{' +' if source.dirty else ''}" if source.commit else "–"
+    outcomes = "<br>".join(
+        f"{amount} {outcome.replace('_', ' ')}" for outcome, amount in run.footer.outcomes.items()
+    )
+    return [
+        f"[{escape(name)}](runs/{name}/report.md)<br>{run.header.started[:10]}",
+        escape(run.header.subject),
+        "<br>".join(sorted({escape(where(environment)) for environment in run.environments})),
+        commit,
+        outcomes,
+    ]
+
+
+def _checking() -> list[str]:
+    return [
+        "## Check it yourself",
+        "",
+        "`aprverify check runs/RUN` reads a run with distrust, needs no GPU, and evaluates every "
+        "comparison again. `aprverify show ID` says what is claimed and what was last seen of it. "
+        "`aprverify/schemas/README.md` says how to validate a run with its JSON Schema alone.",
+    ]

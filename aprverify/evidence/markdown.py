@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -65,6 +66,16 @@ def code(text: str) -> str:
         fence += "`"
     pad = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{fence}{pad}{line}{pad}{fence}".replace("|", "\\|")
+
+
+def wrapped_code(text: str, width: int) -> str:
+    """Text as inline code in one cell, broken after commas where it is too long for a line."""
+    lines = [""]
+    for piece in re.split(r"(?<=,)", " ".join(text.split())):
+        if lines[-1] and len(lines[-1]) + len(piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "<br>".join(code(line) for line in lines)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str = "") -> list[str]:

@@ -51,13 +51,8 @@ def merge_runs(runs: Sequence[Run], current: Mapping[str, str] | None) -> Merged
     """Merge runs by row key. `current`: the present source_id by key; None: do not judge that."""
     ordered = sorted(runs, key=lambda run: (instant(run.header.started), run.header.run_id))
     contracts = _contracts(ordered)
-    declared = _declared_keys(contracts)
-    candidates: dict[str, list[Origin]] = defaultdict(list)
-    for run in ordered:
-        for row in run.rows:
-            if row.key in declared:
-                candidates[row.key].append(Origin(row, run))
-    origins = {key: _speaker(found, current) for key, found in candidates.items()}
+    candidates = candidates_by_key(ordered, contracts)
+    origins = {key: speaker(found, current) for key, found in candidates.items()}
     return Merged(
         contracts=contracts,
         origins=origins,
@@ -71,7 +66,22 @@ def merge_runs(runs: Sequence[Run], current: Mapping[str, str] | None) -> Merged
     )
 
 
-def _speaker(found: Sequence[Origin], current: Mapping[str, str] | None) -> Origin:
+def candidates_by_key(
+    runs: Sequence[Run], contracts: Sequence[ContractRecord]
+) -> dict[str, list[Origin]]:
+    """Every row of every entry that the contracts declare, in the order of the runs."""
+    declared = _declared_keys(contracts)
+    candidates: dict[str, list[Origin]] = defaultdict(list)
+    for run in runs:
+        for row in run.rows:
+            if row.key in declared:
+                candidates[row.key].append(Origin(row, run))
+    return candidates
+
+
+def speaker(found: Sequence[Origin], current: Mapping[str, str] | None) -> Origin:
+    """The row that speaks for an entry, of at least one."""
+
     def weight(origin: Origin) -> tuple[bool, bool]:
         row = origin.row
         present = current is not None and current.get(row.key) == row.source_id
@@ -104,11 +114,24 @@ def _declared_keys(contracts: Sequence[ContractRecord]) -> set[str]:
 def _conflicts(candidates: Mapping[str, Sequence[Origin]]) -> dict[str, tuple[str, ...]]:
     conflicts = {}
     for key, found in candidates.items():
-        verdicts: dict[str, set[str]] = defaultdict(set)
-        for origin in found:
-            if origin.row.outcome in VERDICTS:
-                verdicts[origin.row.source_id].add(origin.row.outcome)
-        for outcomes in verdicts.values():
-            if len(outcomes) > 1:
-                conflicts[key] = tuple(sorted(outcomes))
+        for disagreeing in disagreements(found).values():
+            conflicts[key] = tuple(sorted({origin.row.outcome for origin in disagreeing}))
     return conflicts
+
+
+def disagreements(found: Sequence[Origin]) -> dict[str, list[Origin]]:
+    """By source_id, the rows of one entry whose verdicts differ although the files are the same."""
+    verdicts: dict[str, list[Origin]] = defaultdict(list)
+    for origin in found:
+        if origin.row.outcome in VERDICTS:
+            verdicts[origin.row.source_id].append(origin)
+    return {
+        source: origins
+        for source, origins in verdicts.items()
+        if len({origin.row.outcome for origin in origins}) > 1
+    }
+
+
+def worse(disagreeing: Sequence[Origin]) -> Origin:
+    """The one that failed, where verdicts about the same files differ."""
+    return next(o for o in disagreeing if o.row.outcome in ("falsified", "survived"))

@@ -7,15 +7,12 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from aprverify.evidence.index import render_index
 from aprverify.evidence.markdown import count
 from aprverify.evidence.reader import RUN_FILE, read_run
 from aprverify.evidence.records import Run
-from aprverify.evidence.report import render_report
-from aprverify.evidence.saving import write_text
-
-REPORT_FILE = "report.md"
-INDEX_FILE = "README.md"
+from aprverify.evidence.refusals import MissingRun
+from aprverify.trust.verify import SIGNATURE_FILE
+from aprverify.views.beside import files_of_run, write_files
 
 
 class NotPromoted(Exception):
@@ -54,7 +51,9 @@ def promote(run: Run, evidence_dir: Path, current: Mapping[str, str]) -> Path:
         folder = Path(scratch) / name
         folder.mkdir()
         shutil.copyfile(run.path, folder / RUN_FILE)
-        write_text(folder / REPORT_FILE, render_report(run))
+        if (signature := run.path.with_name(SIGNATURE_FILE)).is_file():
+            shutil.copyfile(signature, folder / SIGNATURE_FILE)
+        write_files(folder, files_of_run(run))
         return folder.rename(runs / name)
 
 
@@ -62,21 +61,19 @@ def promoted_runs(evidence_dir: Path) -> list[Run]:
     """Every promoted run.
 
     Raises:
-        EvidenceRefused: one of them is damaged.
+        EvidenceRefused: one of them is damaged, is called otherwise than its folder, or lies
+            elsewhere.
     """
     folders = sorted((evidence_dir / "runs").glob("[!.]*/"))
-    return [read_run(folder) for folder in folders if folder.is_dir()]
+    return [_promoted_run(folder) for folder in folders if folder.is_dir()]
 
 
-def index_text(evidence_dir: Path) -> str:
-    """The index as it should read. It holds no judgement of age, which any edit would change."""
-    return render_index(promoted_runs(evidence_dir), None)
-
-
-def report_is_true(run: Run) -> bool:
-    """Whether the report beside the run is, byte for byte, the one that the run makes.
-
-    Raises:
-        FileNotFoundError: there is no report beside it.
-    """
-    return run.path.with_name(REPORT_FILE).read_bytes() == render_report(run).encode()
+def _promoted_run(folder: Path) -> Run:
+    if folder.is_symlink() or (folder / RUN_FILE).is_symlink():
+        raise MissingRun(folder, None, "a link: what is committed is not the run")
+    run = read_run(folder)
+    if run.header.run_id != folder.name:
+        # So that no run is kept twice, under two names.
+        what = f"the run calls itself {run.header.run_id}: it was renamed or copied"
+        raise MissingRun(folder, None, what)
+    return run

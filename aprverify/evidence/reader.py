@@ -8,16 +8,21 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import best_match
 
+from aprverify.contract.model import expand_cases
+from aprverify.evidence import accounts, declarations
+from aprverify.evidence.claimed import Claimed
 from aprverify.evidence.consistency import contradictions
+from aprverify.evidence.forms import Forms
 from aprverify.evidence.records import (
     ContractRecord,
     Environment,
@@ -40,6 +45,7 @@ from aprverify.evidence.refusals import (
     DamagedLine,
     DuplicateKey,
     EmptyRun,
+    EvidenceRefused,
     InconsistentRow,
     MissingRun,
     NoFooter,
@@ -52,6 +58,15 @@ from aprverify.evidence.values import environment_id
 
 RUN_FILE = "run.jsonl"
 _PLACE = ("type", "seq", "prev", "id")
+_LONGEST_INTEGER = 300
+_SHOWN = 3
+# JSON Schema calls 3.0 an integer; a count of a run is never written so.
+_Validator = validators.extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: type(value) is int
+    ),
+)
 
 
 def read_run(path: Path) -> Run:
@@ -61,13 +76,19 @@ def read_run(path: Path) -> Run:
         EvidenceRefused: one subclass a reason; the message says which line, what and what to do.
     """
     file = path / RUN_FILE if path.is_dir() else path
+    if file.exists() and not file.is_file():
+        raise MissingRun(file, None, "is no file")  # a pipe never ends, a device neither
     try:
         data = file.read_bytes()
     except OSError as error:
         raise MissingRun(file, None, f"cannot be read: {error.strerror}") from None
     reading = _Reading(file)
-    for number, body in _lines(file, data):
-        reading.accept(number, body)
+    number = 0
+    try:
+        for number, body in _lines(file, data):
+            reading.accept(number, body)
+    except RecursionError:
+        raise DamagedLine(file, number + 1, "nested deeper than any run") from None
     return reading.finish(hashlib.sha256(data).hexdigest())
 
 
@@ -78,9 +99,13 @@ def _lines(file: Path, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
     if lines.pop() != b"":
         raise DamagedLine(file, len(lines) + 1, "the last line was cut off")
     previous = ""
+    forms = Forms(_schema())
     for number, line in enumerate(lines, start=1):
         body = _parse(file, number, line)
-        _check_schema(file, number, body)
+        form = forms.form(body)
+        if not forms.is_known(form):
+            _check_schema(file, number, body)
+            forms.remember(form)
         if body["seq"] != number - 1:
             raise BrokenChain(file, number, f"seq is {body['seq']}, expected {number - 1}")
         if body["prev"] != previous:
@@ -90,8 +115,19 @@ def _lines(file: Path, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _parse(file: Path, number: int, line: bytes) -> dict[str, Any]:
+    if line != line.strip():
+        raise DamagedLine(file, number, "blanks or a carriage return around the JSON")
     try:
-        body = json.loads(line, object_pairs_hook=_object, parse_constant=_no_constant)
+        # json.loads guesses among five encodings, and lets half of a surrogate pair through.
+        body = json.loads(
+            line.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_no_constant,
+            parse_float=_float,
+            parse_int=_int,
+        )
+        if b"\\u" in line:
+            json.dumps(body, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise DamagedLine(file, number, f"no JSON: {error}") from None
     if not isinstance(body, dict):
@@ -110,14 +146,34 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"a bare {name}")
 
 
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is beyond the largest number")
+    return value
+
+
+def _int(text: str) -> int:
+    # Longer ones have no float, and comparing and printing them would fail later.
+    if len(text) > _LONGEST_INTEGER:
+        raise ValueError(f"an integer of {len(text)} digits")
+    return int(text)
+
+
+@functools.cache
+def _schema() -> dict[str, Any]:
+    text = resources.files("aprverify").joinpath("schemas/run.schema.json").read_text("utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
 @functools.cache
 def _validators() -> Mapping[str, Draft202012Validator]:
     # The schema's own if/then would try five branches on every line.
-    text = resources.files("aprverify").joinpath("schemas/run.schema.json").read_text("utf-8")
-    schema = json.loads(text)
+    schema = _schema()
     kinds = schema["properties"]["type"]["enum"]
     return {
-        kind: Draft202012Validator(
+        kind: _Validator(
             {
                 "$schema": schema["$schema"],
                 "$defs": schema["$defs"],
@@ -153,6 +209,7 @@ class _Reading:
         self._environments: dict[str, Environment] = {}
         self._rows: dict[str, Row] = {}
         self._footer: Footer | None = None
+        self._claimed = Claimed()
 
     def accept(self, number: int, body: Mapping[str, Any]) -> None:
         kind = body["type"]
@@ -164,7 +221,15 @@ class _Reading:
             case "header":
                 self._header = header_from(body)
                 self._times(number, body["started"])
+                self._refuse(
+                    SchemaViolation,
+                    number,
+                    declarations.invisible((body["run_id"], body["suite"], body["subject"])),
+                )
             case "contract":
+                self._refuse(DuplicateKey, number, declarations.repeated(body))
+                self._refuse(UnknownTest, number, declarations.unbound(body))
+                self._refuse(SchemaViolation, number, declarations.unreadable(body))
                 self._contract(number, contract_from(body))
             case "environment":
                 self._environment(number, body)
@@ -216,7 +281,14 @@ class _Reading:
         self._times(number, self._header.started, row.started)
         for contradiction in contradictions(row, test, environment):
             raise InconsistentRow(self._file, number, f"{row.key}: {contradiction}")
+        for fault in self._claimed.faults(row, test):
+            raise InconsistentRow(self._file, number, f"{row.key}: {fault}")
         self._rows[row.key] = row
+
+    def _refuse(self, refusal: type[EvidenceRefused], number: int, faults: Iterable[str]) -> None:
+        if found := list(faults):
+            more = f" (and {len(found) - _SHOWN} more)" if len(found) > _SHOWN else ""
+            raise refusal(self._file, number, "; ".join(found[:_SHOWN]) + more)
 
     def _declared(self, number: int, row: Row) -> TestRecord:
         if row.contract not in self._contracts:
@@ -247,7 +319,20 @@ class _Reading:
         started = [row.started for row in self._rows.values()]
         latest = max(started, key=instant, default=self._header.started)
         self._times(number, self._header.started, latest, footer.finished)
+        self._added_up(number, self._header, footer)
         return footer
+
+    def _added_up(self, number: int, header: Header, footer: Footer) -> None:
+        rows = list(self._rows.values())
+        for refusal, faults in (
+            (CountMismatch, accounts.missing_entries(header, self._contracts.values(), self._rows)),
+            (CountMismatch, accounts.unknown_outcomes(footer)),
+            (InconsistentRow, accounts.not_selected(header, rows)),
+            (InconsistentRow, accounts.hidden_interruption(footer, rows)),
+            (ClockOrder, accounts.impossible_durations(header, footer, rows)),
+            (UnknownEnvironment, accounts.unused_environments(self._environments, rows)),
+        ):
+            self._refuse(refusal, number, faults)
 
     def _times(self, number: int, *times: str) -> None:
         try:
@@ -267,5 +352,15 @@ def _undeclared(row: Row, test: TestRecord) -> Iterator[str]:
         yield f"scale is {row.scale}, the contract says {test.cases[row.case_id].scale}"
     elif row.falsifier != test.falsifier:
         yield f"falsifier is {row.falsifier}, the contract says {test.falsifier}"
+    elif row.case.get("device") != test.cases[row.case_id].device:
+        device = test.cases[row.case_id].device
+        yield f"its case is on {row.device}, the contract says {device}"
+    elif "=" in row.case_id and _case_id(row) != row.case_id:
+        yield f"its case is {_case_id(row)}, its key says {row.case_id}"
     elif row.defect is not None and row.defect not in test.counter_examples:
         yield f"{row.defect} is no counter-example of the test"
+
+
+def _case_id(row: Row) -> str:
+    matrix = {name: [value] for name, value in row.case.items()}
+    return expand_cases([{"matrix": matrix, "scale": row.scale}])[0].id

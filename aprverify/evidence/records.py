@@ -78,7 +78,10 @@ class CaseRecord:
 
 @dataclass(frozen=True)
 class TestRecord:
-    """A falsification test. `claims` is id → expression, `cases` are by id."""
+    """A falsification test. `claims` is id → expression, `cases` are by id.
+
+    `line` is where the contract's file declares it, from 1; older runs do not say.
+    """
 
     id: str
     title: str
@@ -88,6 +91,7 @@ class TestRecord:
     cases: Mapping[str, CaseRecord]
     counter_examples: tuple[str, ...]
     if_fails: str
+    line: int | None = None
 
 
 @dataclass(frozen=True)
@@ -277,6 +281,7 @@ def _test_from(body: Mapping[str, Any]) -> TestRecord:
         cases={c["id"]: CaseRecord(c["scale"], c["device"]) for c in body["cases"]},
         counter_examples=tuple(body["counter_examples"]),
         if_fails=body["if_fails"],
+        line=body.get("line"),
     )
 
 

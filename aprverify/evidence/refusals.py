@@ -76,3 +76,9 @@ class InconsistentRow(EvidenceRefused):
     """A row contradicts itself: its outcome does not follow from what it recorded."""
 
     advice = "run it again; if it comes back, report a bug of aprverify or of the subject's adapter"
+
+
+class NotOfThisContract(EvidenceRefused):
+    """A row is said to be about the present files, and does not follow from their contract."""
+
+    advice = "run it again from this checkout; the contract or the row was changed afterwards"

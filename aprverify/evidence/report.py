@@ -1,56 +1,104 @@
-"""A run for a reviewer: report.md, and the same in short for a terminal.
+"""A run for a reviewer: report.md. Its first screen answers what a reviewer with two minutes asks.
 
-Both are pure functions of run.jsonl, byte for byte: a report that differs was edited by hand.
+A pure function of run.jsonl, byte for byte: a report that differs was edited by hand.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from aprverify.evidence.answers import answers, tolerances
+from aprverify.evidence.changes import Changes, changes_between
+from aprverify.evidence.closest import Near, deciding, nearest, nearest_first, tolerance_margin
 from aprverify.evidence.markdown import (
     clip,
     code,
     count,
     details,
     escape,
-    margin,
     number,
     observed_and_bound,
     table,
+    wrapped_code,
 )
-from aprverify.evidence.records import Comparison, Environment, Row, Run, TestRecord
+from aprverify.evidence.measured import losses_of, worst_places
+from aprverify.evidence.order import in_plan_order
+from aprverify.evidence.provenance import provenance_lines
+from aprverify.evidence.provenance import where as where
+from aprverify.evidence.records import Comparison, Row, Run, TestRecord
+from aprverify.evidence.reproduction import command
 from aprverify.evidence.sentences import gaps, not_shown, verdict_sentence
-from aprverify.evidence.status import GateStatus, gate_statuses
+from aprverify.evidence.status import GateStatus, Status, gate_statuses
+from aprverify.evidence.teeth import teeth_lines
 
-_WORST_TEETH = {
-    "survived": "**survived**",
-    "broken": "broken",
-    "not_run": "not run",
-    "inapplicable": "does not apply",
-    "caught": "caught",
+MARGINS_PICTURE = "margins.svg"
+TEETH_PICTURE = "teeth.svg"
+LOSSES_PICTURE = "losses.svg"
+LAYERS_PICTURE = "layers.svg"
+PICTURES = {
+    MARGINS_PICTURE: "Share of its tolerance that each claim used",
+    TEETH_PICTURE: "Planted defects by test: caught, survived, not run",
+    LOSSES_PICTURE: "Losses that were measured, first and final",
+    LAYERS_PICTURE: "The layer in which the largest error stood",
 }
+"""The pictures beside a report, and what each shows."""
 _CLOSEST_SHOWN = 10
+_REASONS_SHOWN = 6
 _CELL = 40
+_CASE = 64
+_SIDES = 22
 
 
-def render_report(run: Run) -> str:
-    """The whole run as Markdown. Its first line says what the run does not show."""
-    rows = _in_plan_order(run)
-    parts = [
-        [f"**Not shown:** {escape(not_shown(run))}"],
-        [f"# {escape(run.header.subject)}, {run.header.started[:10]}"],
-        [f"**{escape(verdict_sentence(run))}**"],
-        _gates(run),
-        _failures(run, rows),
-        _not_run(rows),
-        _teeth(run, rows),
-        _closest_margins(rows),
-        _provenance(run),
-        _appendix(rows),
+@dataclass(frozen=True)
+class Section:
+    """A part of a report that stands or is left out as a whole."""
+
+    title: str
+    lines: list[str]
+
+    @property
+    def text(self) -> str:
+        """The part with its heading."""
+        return "\n".join([f"## {self.title}", "", *self.lines])
+
+
+def render_report(run: Run, earlier: Run | None = None) -> str:
+    """The whole run as Markdown. Its first line says what the run does not show.
+
+    `earlier` is a run to compare with. The report that is kept beside a run has none.
+    """
+    parts = [*head(run, earlier), _pictures(run), *(s.text for s in sections(run, earlier))]
+    return "\n\n".join(parts) + "\n"
+
+
+def head(run: Run, earlier: Run | None = None) -> list[str]:
+    """What is not shown, the verdict, and the answers: a paragraph each."""
+    run = in_plan_order(run)
+    statuses = gate_statuses(run.contracts, run.rows)
+    return [
+        f"**Not shown:** {escape(not_shown(run))}",
+        f"# {escape(run.header.subject)}, {run.header.started[:10]}",
+        f"**{escape(verdict_sentence(run))}**",
+        "\n".join(f"- {line}" for line in answers(run, statuses, earlier)),
     ]
-    return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
+
+
+def sections(run: Run, earlier: Run | None = None) -> list[Section]:
+    """Everything below the head, in the order in which a reviewer needs it; none is empty."""
+    run = in_plan_order(run)
+    changed = [] if earlier is None else _changes(changes_between(earlier, run))
+    named = {
+        "Gates": _gates(run),
+        "Failures": _failures(run),
+        "Closest to failing": _closest_to_failing(run.rows),
+        "What did not run": _not_run(run.rows),
+        "What changed": changed,
+        "Teeth": teeth_lines(run),
+        "Provenance": provenance_lines(run),
+        "Every entry": _every_entry(run.rows),
+    }
+    return [Section(title, lines) for title, lines in named.items() if lines]
 
 
 def gates_with_rows(run: Run) -> tuple[list[GateStatus], list[GateStatus]]:
@@ -65,55 +113,61 @@ def gates_with_rows(run: Run) -> tuple[list[GateStatus], list[GateStatus]]:
     return with_rows, without
 
 
-def _in_plan_order(run: Run) -> list[Row]:
-    # Parallel workers finish in any order; a reader compares reports of two runs.
-    place = {}
-    for c, contract in enumerate(run.contracts):
-        for t, test in enumerate(contract.tests):
-            for k, case in enumerate(test.cases):
-                place[test.id, case] = (c, t, k)
-    return sorted(run.rows, key=lambda row: (place[row.test, row.case_id], row.defect or ""))
+def pictures_of(run: Run) -> list[str]:
+    """The names of the pictures that the run has something to show on."""
+    drawn = {
+        MARGINS_PICTURE: bool(nearest(run.rows)),
+        TEETH_PICTURE: any(row.kind == "teeth" for row in run.rows),
+        LOSSES_PICTURE: any(losses_of(row) for row in run.rows),
+        LAYERS_PICTURE: bool(worst_places(run.rows)),
+    }
+    return [name for name, wanted in drawn.items() if wanted]
+
+
+def _pictures(run: Run) -> str:
+    return "\n".join(f"![{PICTURES[name]}]({name})" for name in pictures_of(run))
 
 
 def _gates(run: Run) -> list[str]:
     with_rows, without = gates_with_rows(run)
     lines = [
-        "## Gates",
-        "",
         "**Bold** gates block shipping. Shown is the comparison that fails, or else the one "
-        "nearest its bound. The margin is the distance to the bound over the larger of the two "
-        "sides; teeth are the counter-examples caught of those declared.",
+        "nearest to failing, with its margin in units of its tolerance. Teeth are the planted "
+        "defects caught of those declared.",
         "",
         *table(
-            ("contract", "gate", "status", "observed", "bound", "margin", "teeth"),
-            (_gate_cells(status) for status in with_rows),
-            "lllrlrr",
+            ("gate", "status", "decides", "margin", "teeth"), _gate_rows(run, with_rows), "lllrr"
         ),
     ]
     if reasons := [_why(status) for status in with_rows if status.why]:
-        title = "Why a gate is not DISCHARGED, or is without some of its teeth:"
-        lines += ["", title, "", *reasons]
+        lines += ["", "Why a gate is not DISCHARGED, or is without some of its teeth:", ""]
+        lines += reasons[:_REASONS_SHOWN]
+        if rest := reasons[_REASONS_SHOWN:]:
+            lines += ["", *details(f"{count(len(rest), 'more gate')}", rest)]
     if without:
         names = ", ".join(code(status.gate) for status in without)
         lines += ["", *details(f"{count(len(without), 'gate')} without a row in this run", [names])]
     return lines
 
 
-def _gate_cells(status: GateStatus) -> list[str]:
+def _gate_rows(run: Run, statuses: Sequence[GateStatus]) -> Iterator[list[str]]:
+    tests = {(c.id, gate.id): gate.tests for c in run.contracts for gate in c.gates}
+    contract = ""
+    for status in statuses:
+        if status.contract != contract:
+            contract = status.contract
+            yield [f"*{escape(contract)}*", "", "", "", ""]
+        about = tests[status.contract, status.gate]
+        yield _gate_cells(status, deciding([row for row in run.rows if row.test in about]))
+
+
+def _gate_cells(status: GateStatus, near: Near | None) -> list[str]:
     name = escape(status.gate)
-    observed = bound = distance = "–"
-    if status.closest is not None:
-        observed, bound = (
-            code(clip(x, _CELL)) for x in observed_and_bound(status.closest.comparison)
-        )
-        distance = margin(status.closest.comparison)
     return [
-        escape(status.contract),
         f"**{name}**" if status.ship_blocking else name,
         status.status.name,
-        observed,
-        bound,
-        distance,
+        "–" if near is None else code(clip(" ".join(observed_and_bound(near.comparison)), _SIDES)),
+        "–" if near is None else tolerances(near.margin),
         f"{status.teeth_caught}/{status.teeth_declared}",
     ]
 
@@ -123,18 +177,16 @@ def _why(status: GateStatus) -> str:
     return f"- {escape(status.gate)}: {escape(status.why[0])}{more}"
 
 
-def _failures(run: Run, rows: Sequence[Row]) -> list[str]:
-    failed = [row for row in rows if row.outcome not in ("held", "caught", "not_run")]
-    if not failed:
-        return []
+def _failures(run: Run) -> list[str]:
+    failed = [row for row in run.rows if row.outcome not in ("held", "caught", "not_run")]
     tests = {test.id: test for contract in run.contracts for test in contract.tests}
-    lines = ["## Failures"]
+    lines: list[str] = []
     for row in failed:
-        lines += ["", *_failure(row, tests[row.test])]
-    return lines
+        lines += [*_failure(run, row, tests[row.test]), ""]
+    return lines[:-1]
 
 
-def _failure(row: Row, test: TestRecord) -> list[str]:
+def _failure(run: Run, row: Row, test: TestRecord) -> list[str]:
     lines = [f"### {code(row.key)} {row.outcome}", "", escape(test.title), ""]
     if row.reason is not None:
         lines += [f"{escape(row.reason.kind)}: {escape(clip(row.reason.detail, 600))}", ""]
@@ -142,17 +194,17 @@ def _failure(row: Row, test: TestRecord) -> list[str]:
         lines += [f"The planted defect {code(row.defect or '')} changed outputs, yet all held:", ""]
     shown = [c for c in row.comparisons if row.outcome == "survived" or not c.holds]
     if shown:
-        lines += [
-            *table(
-                ("claim", "comparison", "observed", "bound", "margin"),
-                ([escape(c.claim), code(c.text), *_sides(c, 160), margin(c)] for c in shown),
-                "llrlr",
-            ),
-            "",
-        ]
+        cells = (
+            [f"{escape(c.claim)}<br>{code(c.text)}", *_sides(c, 30), _margin(c, row)] for c in shown
+        )
+        lines += [*table(("claim", "observed", "bound", "margin"), cells, "lrlr"), ""]
     if row.outcome == "falsified" and test.if_fails:
         lines += [f"Look at: {escape(test.if_fails)}", ""]
-    return [*lines, f"Reproduce: {code(_pytest(row))}"]
+    return [*lines, f"Reproduce: {code(command(run, row))}"]
+
+
+def _margin(comparison: Comparison, row: Row) -> str:
+    return tolerances(tolerance_margin(comparison, row.comparisons))
 
 
 def _sides(comparison: Comparison, width: int) -> tuple[str, str]:
@@ -160,187 +212,93 @@ def _sides(comparison: Comparison, width: int) -> tuple[str, str]:
     return code(clip(observed, width)), code(clip(bound, width))
 
 
-def _pytest(row: Row) -> str:
-    return f'pytest "{row.nodeid}"'
+def _closest_to_failing(rows: Sequence[Row]) -> list[str]:
+    nearest = _one_a_claim(nearest_first(rows))
+    if not nearest:
+        return []
+    cells = (
+        [tolerances(near.margin), _claim_cell(near), *_sides(near.comparison, 18)]
+        for near in nearest[:_CLOSEST_SHOWN]
+    )
+    return [
+        "Of what held, the smallest margins in units of the tolerance: 1 is nothing of it used, "
+        "0 is at the bound. Each claim is shown once, in the case in which it is tightest. Exact "
+        "claims have no margin, and counts that reach their bound are left out.",
+        "",
+        *table(("margin", "claim and case", "observed", "bound"), cells, "rlrl"),
+    ]
+
+
+def _one_a_claim(nearest: Sequence[Near]) -> list[Near]:
+    seen: dict[tuple[str, str], Near] = {}
+    for near in nearest:
+        seen.setdefault((near.row.test, near.comparison.claim), near)
+    return list(seen.values())
+
+
+def _claim_cell(near: Near) -> str:
+    claim = f"{escape(near.row.test)}: {escape(near.comparison.claim)}"
+    return f"{claim}<br>{wrapped_code(near.row.case_id, _CASE)}"
 
 
 def _not_run(rows: Sequence[Row]) -> list[str]:
     groups = gaps(rows)
     if not groups:
         return []
-    lines = [
-        "## What did not run",
-        "",
-        *table(
-            ("entries", "reason", "what would let it run"),
-            (
-                [
-                    str(len(gap.rows)),
-                    escape(gap.reason.detail or gap.reason.kind),
-                    code(gap.reason.remedy) if gap.reason.remedy else "–",
-                ]
-                for gap in groups
-            ),
-            "rll",
+    lines = table(
+        ("entries", "why, and what would let it run"),
+        (
+            [
+                str(len(gap.rows)),
+                escape(gap.reason.detail or gap.reason.kind)
+                + (f"<br>{code(gap.reason.remedy)}" if gap.reason.remedy else ""),
+            ]
+            for gap in groups
         ),
-    ]
+        "rl",
+    )
     for gap in groups:
         summary = f"{count(len(gap.rows), 'entry', 'entries')}: {escape(gap.reason.detail)}"
         lines += ["", *details(summary, [f"- {code(row.key)}" for row in gap.rows])]
     return lines
 
 
-def _teeth(run: Run, rows: Sequence[Row]) -> list[str]:
-    teeth = [row for row in rows if row.kind == "teeth"]
-    if not teeth:
-        return ["## Teeth", "", "No defect was planted in this run."]
-    devices = sorted({row.device for row in teeth})
-    cells: dict[tuple[str, str, str], Counter[str]] = {}
-    for row in teeth:
-        key = (row.test, row.defect or "", row.device)
-        outcome = "inapplicable" if row.inapplicable else row.outcome
-        cells.setdefault(key, Counter())[outcome] += 1
-    touched = {row.test for row in rows}
-    pairs = [
-        (test.id, defect)
-        for contract in run.contracts
-        for test in contract.tests
-        if test.id in touched
-        for defect in test.counter_examples
+def _changes(changes: Changes) -> list[str]:
+    gates = [
+        [escape(gate), _status(before), _status(after)]
+        for (_, gate), (before, after) in changes.gates.items()
     ]
-    return [
-        "## Teeth",
-        "",
-        "Each test under each defect that it declares to catch; the number counts cases.",
-        "",
-        *table(
-            ("test", "planted defect", *devices),
-            (
-                [
-                    escape(test),
-                    escape(defect),
-                    *(_bite(cells.get((test, defect, d))) for d in devices),
-                ]
-                for test, defect in pairs
-            ),
-        ),
+    outcomes = [
+        f"- {code(key)}: {before or 'no row'} → {after or 'no row'}"
+        for key, (before, after) in changes.outcomes.items()
     ]
-
-
-def _bite(outcomes: Counter[str] | None) -> str:
-    if outcomes is None:
-        return "–"
-    return ", ".join(
-        f"{word} {outcomes[outcome]}" for outcome, word in _WORST_TEETH.items() if outcomes[outcome]
-    )
-
-
-def _closest_margins(rows: Sequence[Row]) -> list[str]:
-    held = [
-        (comparison.margin, row, comparison)
-        for row in rows
-        if row.outcome == "held"
-        for comparison in row.comparisons
-        if comparison.margin is not None and math.isfinite(comparison.margin)
+    margins = [
+        f"- {code(key)}: {before:+.2g} → {after:+.2g}"
+        for key, (before, after) in changes.margins.items()
     ]
-    if not held:
-        return []
-    held.sort(key=lambda item: (item[0], item[1].key))
-    return [
-        "## Closest margins",
-        "",
-        *table(
-            ("margin", "entry", "claim", "observed", "bound"),
-            (
-                [margin(c), code(row.key), escape(c.claim), *_sides(c, _CELL)]
-                for _, row, c in held[:_CLOSEST_SHOWN]
-            ),
-            "rllrl",
-        ),
-    ]
-
-
-def _provenance(run: Run) -> list[str]:
-    facts = [(name, value) for name, value in _facts(run) if value]
-    lines = ["## Provenance", "", *table(("what", "value"), facts)]
-    lines += [
-        "",
-        *table(
-            ("contract", "version", "sha256"),
-            ([code(c.path), escape(c.version), code(c.sha256)] for c in run.contracts),
-        ),
-    ]
-    assets = sorted({item for row in run.rows for item in row.assets.items()})
-    if assets:
-        named = ([code(name), code(sha256)] for name, sha256 in assets)
-        lines += ["", *table(("asset used", "sha256"), named)]
-    for environment in run.environments:
-        about = f"{escape(environment.id)}: {escape(where(environment))}"
-        lines += ["", *details(about, table(("what", "value"), _machine(environment)))]
+    contracts = [f"- {code(path)}" for path in changes.contracts]
+    lines = table(("gate", "before", "now"), gates) if gates else ["No gate changed its status."]
+    for title, items in (
+        ("changed outcome", outcomes),
+        ("lost a tenth of their tolerance or more", margins),
+        ("contracts differ", contracts),
+    ):
+        if items:
+            lines += ["", *details(f"{len(items)} {title}", items)]
     return lines
 
 
-def _facts(run: Run) -> Iterator[tuple[str, str]]:
-    header, source = run.header, run.header.source
-    yield "run", code(header.run_id)
-    yield "started, finished", f"{header.started}, {run.footer.finished}"
-    yield "duration", f"{number(run.footer.seconds)} s"
-    yield "subject", code(header.subject)
-    yield "suite", code(header.suite)
-    yield "command", code(" ".join(header.command))
-    yield "selection", escape(_selection(run))
-    yield "required devices", escape(", ".join(header.require) or "none")
-    dirty = {True: ", with uncommitted changes", False: ", clean", None: ""}[source.dirty]
-    yield "commit", f"{code(source.commit)}{dirty}" if source.commit else "unknown (no git)"
-    yield "aprverify", f"{escape(source.aprverify_version)}, {code(source.aprverify_sha256)}"
-    yield "sha256 of run.jsonl", code(run.sha256)
+def _status(status: Status | None) -> str:
+    return "absent" if status is None else status.name
 
 
-def _selection(run: Run) -> str:
-    selection = run.header.selection
-    if selection.complete:
-        return "everything"
-    asked = {
-        "-k": selection.keyword,
-        "-m": selection.markers,
-        "paths": " ".join(selection.paths),
-        "lane": "" if selection.lane == "all" else selection.lane,
-        "teeth": "" if selection.teeth == "declared" else selection.teeth,
-    }
-    return ", ".join(f"{name} {value}" for name, value in asked.items() if value) or "a part"
-
-
-def where(environment: Environment) -> str:
-    """The machine in a few words: its accelerators, or else its processor."""
-    if not environment.gpus:
-        return f"{environment.cpu}, {count(environment.cores, 'core')}"
-    names = Counter(gpu.name for gpu in environment.gpus)
-    return ", ".join(f"{amount} × {name}" for name, amount in sorted(names.items()))
-
-
-def _machine(environment: Environment) -> Iterator[tuple[str, str]]:
-    memory = f"{number(environment.memory_gib)} GiB"
-    yield "processor", f"{escape(environment.cpu)}, {count(environment.cores, 'core')}, {memory}"
-    for gpu in environment.gpus:
-        capability = f"compute capability {escape(gpu.compute_capability)}"
-        yield "GPU", f"{escape(gpu.name)}, {number(gpu.memory_gib)} GiB, {capability}"
-    if environment.driver:
-        yield "driver", escape(environment.driver)
-    yield "system", escape(environment.platform)
-    yield "Python", escape(environment.python)
-    for name, version in sorted(environment.packages.items()):
-        yield escape(name), escape(version)
-    for name, value in sorted(environment.variables.items()):
-        yield code(name), code(value)
-
-
-def _appendix(rows: Sequence[Row]) -> list[str]:
+def _every_entry(rows: Sequence[Row]) -> list[str]:
     lines = table(
         ("entry", "outcome", "claim", "observed", "bound", "margin", "s"),
         (cells for row in rows for cells in _entry(row)),
         "lllrlrr",
     )
-    return ["## Every entry", "", *details(count(len(rows), "entry", "entries"), lines)]
+    return details(count(len(rows), "entry", "entries"), lines)
 
 
 def _entry(row: Row) -> Iterator[list[str]]:
@@ -348,5 +306,5 @@ def _entry(row: Row) -> Iterator[list[str]]:
     if not row.comparisons:
         yield [code(row.key), row.outcome, "–", "–", "–", "–", seconds]
     for comparison in row.comparisons:
-        cells = [escape(comparison.claim), *_sides(comparison, _CELL), margin(comparison)]
+        cells = [escape(comparison.claim), *_sides(comparison, _CELL), _margin(comparison, row)]
         yield [code(row.key), row.outcome, *cells, seconds]

@@ -23,6 +23,10 @@ NOTHING_RAN = 6
 """Not one entry reached a verdict."""
 REFUSED = 7
 """The evidence was refused, or its report is not what the run says."""
+STALE = 8
+"""Of a gate: what was shown is about other files than the present ones, or too old."""
+CONFLICT = 9
+"""Of a gate or a merge: verdicts about the same files differ."""
 INTERRUPTED = 130
 """Stopped by hand, as shells report it; `git bisect run` then stops and blames no commit."""
 

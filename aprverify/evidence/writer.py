@@ -93,10 +93,13 @@ class RunWriter:
         self._outcomes[body["outcome"]] += 1
         self._line("row", body)
 
-    def footer(self, interrupted: bool) -> None:
-        """The last line, counted here; then the file is on the disk and closed."""
+    def footer(self, interrupted: bool, finished: str | None = None) -> None:
+        """The last line, counted here; then the file is on the disk and closed.
+
+        `finished`: when the rows came to an end, in a run made of others; None: now.
+        """
         body = {
-            "finished": (finished := utc_now()),
+            "finished": (finished := finished or utc_now()),
             "seconds": _seconds_between(self._started, finished),
             "planned": self._planned,
             "rows": len(self._keys),

@@ -73,6 +73,13 @@ def contract(
     }
 
 
+def claiming(expression: str) -> Body:
+    """The contract with another claim."""
+    body = contract()
+    body["tests"][0]["claims"] = [{"id": "c1", "expr": expression}]
+    return body
+
+
 def _device(case: str) -> str:
     return "cuda" if case.startswith("cuda") else "cpu"
 
@@ -119,7 +126,7 @@ def row(
         "outcome": outcome,
         "reason": None if verdict else reason(),
         "comparisons": [comparison(observed)] if verdict else [],
-        "measures": {"loss": observed} if verdict else {},
+        "measures": _measures(changes.get("comparisons"), observed) if verdict else {},
         "plant": {"reached": 3, "changed": 2, "canary": "same"} if planted else None,
         "assets": {},
         "source_id": SHA,
@@ -130,6 +137,10 @@ def row(
         "worker": "main",
         **changes,
     }
+
+
+def _measures(comparisons: list[Body] | None, observed: Any) -> Body:
+    return {"loss": comparisons[0]["observed"] if comparisons else observed}
 
 
 def reason(kind: str = "device", detail: str = "no CUDA device", remedy: str = "") -> Body:
@@ -163,7 +174,7 @@ def write_run(
                     "paths": [],
                     "lane": "all",
                     "teeth": "declared",
-                    "complete": True,
+                    "complete": _is_complete(rows, contracts or (contract(),)),
                 },
                 "require": [],
                 "source": {
@@ -183,6 +194,16 @@ def write_run(
             writer.row({**body, "environment": body["environment"] or name})
         writer.footer(interrupted)
     return path
+
+
+def _is_complete(rows: tuple[Body, ...], contracts: tuple[Body, ...]) -> bool:
+    """Whether every case, and every counter-example somewhere, has a row."""
+    keys = {body["key"] for body in rows}
+    planted = {(body["test"], body["defect"]) for body in rows}
+    tests = [test for body in contracts for test in body["tests"]]
+    return all(f"{t['id']}[{case['id']}]" in keys for t in tests for case in t["cases"]) and all(
+        (t["id"], defect) in planted for t in tests for defect in t["counter_examples"]
+    )
 
 
 def build_run(path: Path, rows: tuple[Body, ...] = GOOD_ROWS, **options: Any) -> Run:

@@ -22,6 +22,7 @@ class Suite:
     """What the command line gives each command of the suite."""
 
     evidence_dir: Path
+    root: Path = Path("no-checkout")
     subjects: dict[str, str] = field(default_factory=lambda: {"own": "own:Subject"})
 
     def subject(self, name: str) -> str:

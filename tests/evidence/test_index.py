@@ -118,14 +118,14 @@ def test_two_machines_make_one_gate(tmp_path: Path) -> None:
         contracts=(declared,),
         environment={**ENVIRONMENT, "gpus": [GPU]},
     )
-    where = "1 × Some GPU<br>Some CPU | 2026-01-05 to 2026-01-06"
-    assert f"| C-A | **GATE-A** | DISCHARGED | {where} | 1/1 |" in render_index([cpu, cuda], None)
+    where = "1 × Some GPU<br>Some CPU<br>2026-01-05 to 2026-01-06"
+    assert f"| **GATE-A** | DISCHARGED | +0.5 | {where} | 1/1 |" in render_index([cpu, cuda], None)
 
 
 def test_a_gate_that_never_ran_is_in_the_index(tmp_path: Path) -> None:
     """With those words."""
     index = render_index([run_on(tmp_path, MONDAY, row("not_run"))], None)
-    assert "| C-A | **GATE-A** | PENDING | – | never run | 0/1 |" in index
+    assert "| *C-A* |  |  |  |  |\n| **GATE-A** | PENDING | – | never run | 0/1 |" in index
 
 
 def test_the_first_line_of_the_index_says_what_is_not_shown(tmp_path: Path) -> None:

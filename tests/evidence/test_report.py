@@ -15,7 +15,17 @@ from aprverify.evidence.records import Comparison, Run
 from aprverify.evidence.report import render_report
 from aprverify.evidence.summary import render_summary
 
-from .builder import ENVIRONMENT, GPU, Body, build_run, comparison, contract, reason, row
+from .builder import (
+    ENVIRONMENT,
+    GPU,
+    Body,
+    build_run,
+    claiming,
+    comparison,
+    contract,
+    reason,
+    row,
+)
 
 CASES = {"cpu-f32": "reduced", "cuda-bf16": "full", "cuda-f32": "full"}
 NO_CUDA = reason(remedy="pytest --lane cuda")
@@ -120,9 +130,9 @@ def test_each_verdict_has_its_sentence(
 
 
 def test_a_gate_shows_what_decides_it(mixed: Run) -> None:
-    """Its failing comparison, its teeth, and in bold that it blocks shipping."""
+    """Its contract, its failing comparison, its teeth, and in bold that it blocks shipping."""
     gates = section(render_report(mixed), "Gates")
-    assert "| C-A | **GATE-A** | FALSIFIED | `NaN` | `<= 1 nats` | – | 1/2 |" in gates
+    assert "| *C-A* |  |  |  |  |\n| **GATE-A** | FALSIFIED | `NaN <= 1 nats` | – | 1/2 |" in gates
     assert "- GATE-A: TEST-A[cuda-bf16] was falsified" in gates
 
 
@@ -139,41 +149,59 @@ def test_the_report_names_counter_examples_that_do_not_apply(tmp_path: Path) -> 
     gates = section(report, "Gates")
     assert "DISCHARGED" in gates and "| 1/2 |" in gates
     assert "- GATE-A: TEST-A: counter-example eps does not apply to the subject" in gates
-    assert "| TEST-A | eps | does not apply 1 |" in section(report, "Teeth")
+    assert "| eps | does not apply 1 |" in section(report, "Teeth")
 
 
 def test_a_failure_tells_how_to_see_it_again(mixed: Run) -> None:
     """Claim, values, what to look at, and the command."""
     failures = section(render_report(mixed), "Failures")
     assert "### `TEST-A[cuda-bf16]` falsified" in failures
-    assert "| c1 | `loss <= bound` | `NaN` | `<= 1 nats` |" in failures
+    assert "| c1<br>`loss <= bound` | `NaN` | `<= 1 nats` | – |" in failures
     assert "Look at: the loss function \\| its mean" in failures
-    assert 'Reproduce: `pytest "contracts/a.yaml::falsify_eval[cuda-bf16]"`' in failures
+    entry = "'contracts/a.yaml::falsify_eval[cuda-bf16]'"
+    assert f"-- {entry}`" in failures
+    assert "--teeth declared -- " in failures.partition("!eps` survived")[2]
     assert "### `TEST-A[cpu-f32]!eps` survived" in failures
 
 
 def test_what_did_not_run_comes_with_the_command_that_runs_it(mixed: Run) -> None:
     """Grouped by reason, each with its entries."""
     missing = section(render_report(mixed), "What did not run")
-    assert "| 1 | no CUDA device | `pytest --lane cuda` |" in missing
+    assert "| 1 | no CUDA device<br>`pytest --lane cuda` |" in missing
     assert "- `TEST-A[cuda-f32]`" in missing
 
 
-def test_the_teeth_table_has_every_declared_pair_and_device(mixed: Run) -> None:
-    """A survivor stands out; a pair that has no row on a device shows a dash."""
+def test_the_teeth_have_every_declared_pair_and_device(mixed: Run) -> None:
+    """A survivor stands out in the line of its test; a pair without a row shows a dash."""
     teeth = section(render_report(mixed), "Teeth")
-    assert "| test | planted defect | cpu | cuda |" in teeth
-    assert "| TEST-A | drop-bias | caught 1 | – |" in teeth
-    assert "| TEST-A | eps | **survived** 1 | not run 1 |" in teeth
+    assert "| test | cpu | cuda |" in teeth
+    assert "| TEST-A | **survived** 1, caught 1 | not run 1 |" in teeth
+    assert "| drop-bias | caught 1 | – |" in teeth
+    assert "| eps | **survived** 1 | not run 1 |" in teeth
 
 
-def test_margins_come_closest_first_and_at_most_ten(tmp_path: Path) -> None:
-    """Of what held only."""
+def test_the_smallest_margin_comes_first_and_a_claim_once(tmp_path: Path) -> None:
+    """Of what held only; in the case in which the claim is tightest; in tolerances."""
     cases = {f"cpu-{n:02}": "full" for n in range(12)}
     rows = tuple(row(case=case, observed=n / 12) for n, case in enumerate(cases))
     report = render_report(build_run(tmp_path, rows, contracts=(contract(cases),)))
-    found = re.findall(r"cpu-(\d\d)", section(report, "Closest margins"))
-    assert found == [f"{n:02}" for n in range(11, 1, -1)]
+    closest = section(report, "Closest to failing")
+    assert re.findall(r"cpu-(\d\d)", closest) == ["11"]
+    assert "| +0.083 | TEST-A: c1<br>`cpu-11` | `0.9167` | `<= 1 nats` |" in closest
+
+
+def test_at_most_ten_margins_are_shown(tmp_path: Path) -> None:
+    """A reviewer has two minutes."""
+    declared = contract()
+    losses = {f"loss_{n}": n / 12 for n in range(12)}
+    declared["tests"][0]["claims"] = [{"id": name, "expr": f"{name} <= 1"} for name in losses]
+    compared = [
+        comparison(loss, claim=name, text=f"{name} <= 1", bound=1) for name, loss in losses.items()
+    ]
+    body = row(comparisons=compared, measures=losses)
+    report = render_report(build_run(tmp_path, (body,), contracts=(declared,)))
+    found = re.findall(r"TEST-A: loss_(\d+)", section(report, "Closest to failing"))
+    assert found == [str(n) for n in range(11, 1, -1)]
 
 
 def test_the_provenance_names_machine_versions_and_hashes(mixed: Run) -> None:
@@ -211,9 +239,10 @@ def test_a_report_depends_on_the_file_alone(mixed: Run, tmp_path: Path) -> None:
 def test_no_measured_text_breaks_a_table(tmp_path: Path) -> None:
     """Bars, line breaks, backticks and markup in what a trainer said stay in their cell."""
     nasty = "a | b\n`c` <b>[x](y)"
-    body = row(comparisons=[comparison(nasty, "a", "contains", slack=None, margin=None)])
+    claim = "loss contains 'a'"
+    body = row(comparisons=[comparison(nasty, "a", "contains", text=claim)])
     teeth = row("broken", defect="drop-bias", reason=reason("error", nasty))
-    report = render_report(build_run(tmp_path, (body, teeth)))
+    report = render_report(build_run(tmp_path, (body, teeth), contracts=(claiming(claim),)))
     for block in re.findall(r"(?:^\|.*\n)+", report, re.MULTILINE):
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
         assert len(widths) == 1
