@@ -1,0 +1,64 @@
+"""The files kept beside a run, and beside all runs: what each must read, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from aprverify.evidence.index import HISTORY_PICTURE, render_index
+from aprverify.evidence.records import Run
+from aprverify.evidence.report import (
+    LAYERS_PICTURE,
+    LOSSES_PICTURE,
+    MARGINS_PICTURE,
+    TEETH_PICTURE,
+    pictures_of,
+    render_report,
+)
+from aprverify.evidence.saving import write_text
+from aprverify.views.pictures.history import render_history
+from aprverify.views.pictures.layers import render_layers
+from aprverify.views.pictures.losses import render_losses
+from aprverify.views.pictures.margins import render_margins
+from aprverify.views.pictures.teeth import render_teeth
+
+REPORT_FILE = "report.md"
+INDEX_FILE = "README.md"
+_RENDER = {
+    MARGINS_PICTURE: render_margins,
+    TEETH_PICTURE: render_teeth,
+    LOSSES_PICTURE: render_losses,
+    LAYERS_PICTURE: render_layers,
+}
+
+
+def files_of_run(run: Run) -> dict[str, str]:
+    """The report and its pictures, by file name."""
+    return {REPORT_FILE: render_report(run), **pictures(run)}
+
+
+def pictures(run: Run) -> dict[str, str]:
+    """The pictures that the report of a run shows, by file name."""
+    return {name: _RENDER[name](run) for name in pictures_of(run)}
+
+
+def files_of_index(runs: Sequence[Run]) -> dict[str, str]:
+    """The index and its picture, by file name. They do not judge age, which any edit changes."""
+    history = {HISTORY_PICTURE: render_history(runs)} if runs else {}
+    return {INDEX_FILE: render_index(runs, None), **history}
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Write them.
+
+    Raises:
+        OSError: it names the file.
+    """
+    for name, text in files.items():
+        write_text(folder / name, text)
+
+
+def differing(folder: Path, files: Mapping[str, str]) -> list[Path]:
+    """Those that are absent there, or read otherwise."""
+    paths = {folder / name: text.encode() for name, text in files.items()}
+    return [path for path, data in paths.items() if not path.is_file() or path.read_bytes() != data]
