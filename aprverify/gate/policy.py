@@ -1,0 +1,238 @@
+"""What a gate asks for beyond its contract: which gates, where they ran, how old, what is waived.
+
+A policy is a YAML file that is linted like a contract: every problem names file, line and fix. Its
+form stands in `aprverify/schemas/policy.schema.json`. Without one, every ship-blocking gate is
+required, on whatever machine, at whatever age.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from difflib import get_close_matches
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from aprverify.contract.document import Document, DocumentError, read_document
+from aprverify.contract.lint import Problem
+from aprverify.evidence.records import ContractRecord, GateRecord
+from aprverify.evidence.status import Status
+from aprverify.gate.environments import RANGES, Condition
+
+_GROUPS = ("all", "ship_blocking")
+_SCHEMA = "schemas/policy.schema.json"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is asked of one gate.
+
+    Attributes:
+        lanes: devices on which each of its tests that has a case there must have held.
+        environments: what the environment of a counted row must be like, by the case's device.
+        allows_partial: whether PARTIAL_ALGORITHM_LEVEL is enough; None: as the contract says.
+        max_age_days: the age from which a row is as stale as one about other files; None: any.
+    """
+
+    lanes: tuple[str, ...] = ()
+    environments: Mapping[str, Condition] = field(default_factory=dict)
+    allows_partial: bool | None = None
+    max_age_days: int | None = None
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """Somebody answers for a gate that is not met, through the day on which it expires.
+
+    It excuses `status` and whatever is better; None: any status.
+    """
+
+    gate: str
+    reason: str
+    owner: str
+    expires: date
+    status: Status | None
+    line: int
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy that has no problem. `path` and `sha256` are None for the one that is built in."""
+
+    required: tuple[str, ...] = ("ship_blocking",)
+    subject: str | None = None
+    defaults: Rule = field(default_factory=Rule)
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    waivers: Mapping[str, Waiver] = field(default_factory=dict)
+    path: Path | None = None
+    sha256: str | None = None
+
+    def requires(self, gate: GateRecord) -> bool:
+        """Whether the gate is one that must be met."""
+        named = gate.id in self.required or "all" in self.required
+        return named or (gate.ship_blocking and "ship_blocking" in self.required)
+
+    def rule(self, gate: str) -> Rule:
+        """What is asked of a gate: its own rule, and the defaults where that says nothing."""
+        return self.rules.get(gate, self.defaults)
+
+
+def read_policy(path: Path, contracts: Sequence[ContractRecord]) -> tuple[Policy, list[Problem]]:
+    """Read and lint one policy file. With any problem the policy is not to be used."""
+    try:
+        document = read_document(path)
+    except DocumentError as error:
+        return Policy(), [Problem(path, error.line, str(error), error.fix)]
+    if not isinstance(document.data, dict):
+        what = "a policy is a mapping, this file holds something else"
+        return Policy(), [Problem(path, 1, what, "begin with `policy: aprverify-policy/1`")]
+    problems = [_schema_problem(document, e) for e in _validator().iter_errors(document.data)]
+    problems = problems or [*_problems(document, contracts)]
+    return (Policy(), sorted(problems)) if problems else (_policy(document), [])
+
+
+@cache
+def _validator() -> Draft202012Validator:
+    text = resources.files("aprverify").joinpath(_SCHEMA).read_text("utf-8")
+    return Draft202012Validator(json.loads(text))
+
+
+def _schema_problem(document: Document, error: Any) -> Problem:
+    path = tuple(error.absolute_path)
+    line = document.line(*path)
+    fix = f"see aprverify/{_SCHEMA}"
+    if error.validator == "additionalProperties":
+        known = list(error.schema.get("properties", {}))
+        extra = next(key for key in error.instance if key not in known)
+        line = document.line(*path, extra)
+        guess = get_close_matches(extra, known, 1)
+        fix = f"did you mean {guess[0]!r}?" if guess else f"known here: {', '.join(known)}"
+    elif error.validator == "required":
+        fix = "add the field"
+    where = ".".join(map(str, path)) or "policy"
+    return Problem(document.path, line, f"{where}: {error.message[:200]}", fix)
+
+
+def _problems(document: Document, contracts: Sequence[ContractRecord]) -> Iterator[Problem]:
+    """What a well-formed policy says that cannot be meant."""
+
+    def problem(what: str, fix: str, *at: str | int) -> Problem:
+        return Problem(document.path, document.line(*at), what, fix)
+
+    data = document.data
+    gates = {gate.id: gate for contract in contracts for gate in contract.gates}
+    devices = _devices(contracts)
+    for i, name in enumerate(data.get("required", [])):
+        if name not in gates and name not in _GROUPS:
+            yield problem(*_unknown(name, [*gates, *_GROUPS]), "required", i)
+    seen: set[str] = set()
+    for i, rule in enumerate(data.get("gates", [])):
+        name = rule["gate"]
+        if name not in gates:
+            yield problem(*_unknown(name, gates), "gates", i, "gate")
+        elif name in seen:
+            yield problem(f"a second rule for {name}", "merge the two", "gates", i, "gate")
+        for device in set(rule.get("lanes", ())) - devices.get(name, set(rule.get("lanes", ()))):
+            what = f"{name} has no case on {device}: it could never be met"
+            yield problem(what, "drop the lane", "gates", i, "lanes")
+        seen.add(name)
+    for at, body in _environments(data):
+        for name in RANGES:
+            if name in body and not _is_range(body[name]):
+                what = f"{name}: {body[name]!r} is no range of versions"
+                yield problem(what, "write it as in `>=2.11,<3`", *at, name)
+    waived: set[str] = set()
+    for i, waiver in enumerate(data.get("waivers", [])):
+        if waiver["gate"] in waived:
+            what = f"a second waiver for {waiver['gate']}"
+            yield problem(what, "keep one", "waivers", i, "gate")
+        waived.add(waiver["gate"])
+        if _date(waiver["expires"]) is None:
+            what = f"expires: there is no day {waiver['expires']}"
+            yield problem(what, "write it as in 2027-01-31", "waivers", i, "expires")
+
+
+def _unknown(name: str, known: Sequence[str] | Mapping[str, Any]) -> tuple[str, str]:
+    guess = get_close_matches(name, known, 1)
+    fix = f"did you mean {guess[0]!r}?" if guess else "`aprverify list` shows what is declared"
+    return f"no contract here declares the gate {name!r}", fix
+
+
+def _devices(contracts: Sequence[ContractRecord]) -> dict[str, set[str]]:
+    """The devices of the cases of each gate's tests."""
+    tests = {test.id: test for contract in contracts for test in contract.tests}
+    return {
+        gate.id: {c.device for name in gate.tests for c in tests[name].cases.values()}
+        for contract in contracts
+        for gate in contract.gates
+    }
+
+
+def _environments(
+    data: Mapping[str, Any],
+) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
+    places: list[tuple[tuple[str | int, ...], Mapping[str, Any]]] = [
+        (("defaults",), data.get("defaults", {})),
+        *((("gates", i), rule) for i, rule in enumerate(data.get("gates", []))),
+    ]
+    for at, rule in places:
+        for device, body in rule.get("environments", {}).items():
+            yield (*at, "environments", device), body
+
+
+def _is_range(text: str) -> bool:
+    try:
+        SpecifierSet(text)
+    except InvalidSpecifier:
+        return False
+    return bool(text.strip())
+
+
+def _date(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _policy(document: Document) -> Policy:
+    data = document.data
+    defaults = _rule(Rule(), data.get("defaults", {}))
+    return Policy(
+        required=tuple(data.get("required", Policy.required)),
+        subject=data.get("subject"),
+        defaults=defaults,
+        rules={rule["gate"]: _rule(defaults, rule) for rule in data.get("gates", [])},
+        waivers={
+            waiver["gate"]: Waiver(
+                gate=waiver["gate"],
+                reason=waiver["reason"].strip(),
+                owner=waiver["owner"].strip(),
+                expires=date.fromisoformat(waiver["expires"]),
+                status=Status[waiver["status"]] if "status" in waiver else None,
+                line=document.line("waivers", i),
+            )
+            for i, waiver in enumerate(data.get("waivers", []))
+        },
+        path=document.path,
+        sha256=hashlib.sha256(document.path.read_bytes()).hexdigest(),
+    )
+
+
+def _rule(base: Rule, body: Mapping[str, Any]) -> Rule:
+    own = {name: body[name] for name in ("allows_partial", "max_age_days") if name in body}
+    conditions = {d: Condition.of(fields) for d, fields in body.get("environments", {}).items()}
+    return replace(
+        base,
+        lanes=tuple(body.get("lanes", base.lanes)),
+        environments={**base.environments, **conditions},
+        **own,
+    )

@@ -1,0 +1,168 @@
+"""A judgement for a terminal or a job log, and the same as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from aprverify.evidence import verdict
+from aprverify.evidence.markdown import count
+from aprverify.evidence.records import Run
+from aprverify.evidence.status import Status
+from aprverify.gate.judge import Decision, Judgement
+from aprverify.gate.policy import Policy, Waiver
+
+SCHEMA = "aprverify-gate/1"
+_MOST_REASONS = 5
+MEANINGS = {
+    verdict.OK: "met",
+    verdict.FALSIFIED: "falsified",
+    verdict.VACUOUS: "vacuous",
+    verdict.BROKEN: "broken or inconclusive",
+    verdict.REQUIRED_NOT_RUN: "not run",
+    verdict.STALE: "stale",
+    verdict.CONFLICT: "conflict",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a judgement rests on. `signers`: who signed each run, by its SHA-256."""
+
+    runs: Sequence[Run]
+    policy: Policy
+    subject: str
+    base: Path
+    today: date
+    signers: dict[str, str]
+    warnings: Sequence[str]
+
+
+def render_text(judgement: Judgement, setting: Setting) -> str:
+    """What is not shown, then gates that are not met with why and what to do, the verdict last."""
+    required = judgement.required
+    lines = [f"Not shown: {_not_shown(judgement, setting)}.", ""]
+    for decision in required:
+        if not decision.met:
+            lines += _open(decision)
+    lines += [f"met      {_name(decision)}" for decision in required if decision.met]
+    others = [d for d in judgement.decisions if not d.required and not d.met]
+    if others:
+        told = ", ".join(f"{d.status.gate} {d.status.status.name}" for d in others)
+        lines += ["", f"Not required, and not met: {told}."]
+    lines += [f"warning: {warning}" for warning in (*setting.warnings, *judgement.warnings)]
+    return "\n".join([*lines, "", _verdict(judgement)]) + "\n"
+
+
+def render_json(judgement: Judgement, setting: Setting) -> dict[str, Any]:
+    """The same, with everything that the text shortens."""
+    policy = setting.policy
+    return {
+        "schema": SCHEMA,
+        "exit_code": judgement.exit_code,
+        "meaning": MEANINGS[judgement.exit_code],
+        "today": setting.today.isoformat(),
+        "subject": setting.subject,
+        "policy": {"path": str(policy.path) if policy.path else None, "sha256": policy.sha256},
+        "runs": [
+            {
+                "run_id": run.header.run_id,
+                "sha256": run.sha256,
+                "signed_by": setting.signers.get(run.sha256),
+            }
+            for run in setting.runs
+        ],
+        "gates": [_gate(decision) for decision in judgement.decisions],
+        "warnings": [*setting.warnings, *judgement.warnings],
+    }
+
+
+def _gate(decision: Decision) -> dict[str, Any]:
+    status = decision.status
+    return {
+        "contract": status.contract,
+        "gate": status.gate,
+        "ship_blocking": status.ship_blocking,
+        "about": status.about,
+        "required": decision.required,
+        "status": status.status.name,
+        "met": decision.met,
+        "blocks": decision.blocks,
+        "exit_code": decision.code,
+        "meaning": MEANINGS[decision.code],
+        "teeth_caught": status.teeth_caught,
+        "teeth_declared": status.teeth_declared,
+        "why": list(decision.why),
+        "what_to_do": list(decision.todo),
+        "waiver": _waiver(decision.waiver, decision.waived),
+        "conflicts": [
+            {"key": c.key, "outcomes": list(c.outcomes), "runs": list(c.runs)}
+            for c in decision.conflicts
+        ],
+    }
+
+
+def _waiver(waiver: Waiver | None, in_force: bool) -> dict[str, Any] | None:
+    if waiver is None:
+        return None
+    return {
+        "reason": waiver.reason,
+        "owner": waiver.owner,
+        "expires": waiver.expires.isoformat(),
+        "status": waiver.status.name if waiver.status is not None else None,
+        "in_force": in_force,
+    }
+
+
+def _open(decision: Decision) -> Iterator[str]:
+    waiver = decision.waiver
+    mark = "WAIVED  " if decision.waived else "NOT MET "
+    yield f"{mark} {_name(decision)}"
+    if decision.waived and waiver is not None:
+        told = " ".join(waiver.reason.split())
+        yield f"    waiver  {waiver.owner}, through {waiver.expires}: {told}"
+    yield from _several("why   ", decision.why)
+    yield from _several("do    ", decision.todo)
+
+
+def _several(label: str, texts: Sequence[str]) -> Iterator[str]:
+    for text in texts[:_MOST_REASONS]:
+        yield f"    {label}  {' '.join(text.split())}"
+    if len(texts) > _MOST_REASONS:
+        yield f"    {label}  and {len(texts) - _MOST_REASONS} more (--json has them)"
+
+
+def _name(decision: Decision) -> str:
+    status = decision.status
+    teeth = f"teeth {status.teeth_caught}/{status.teeth_declared}"
+    return f"{status.status.name:<23} {status.gate}  ({status.contract}, {teeth})"
+
+
+def _not_shown(judgement: Judgement, setting: Setting) -> str:
+    others = len(judgement.decisions) - len(judgement.required)
+    parts = [f"{count(others, 'gate')} not required"] if others else []
+    partial = [d for d in judgement.required if d.met and d.status.status is not Status.DISCHARGED]
+    if partial:
+        parts.append(f"{count(len(partial), 'required gate')} at full scale")
+    unsigned = [run for run in setting.runs if run.sha256 not in setting.signers]
+    if unsigned:
+        parts.append(f"who made {count(len(unsigned), 'run')} (no signature was asked for)")
+    parts.append(f"subjects other than {setting.subject}")
+    return "; ".join(parts)
+
+
+def _verdict(judgement: Judgement) -> str:
+    required = judgement.required
+    blocking = [decision for decision in required if decision.blocks]
+    waived = [decision for decision in required if decision.waived]
+    gates = count(len(required), "required gate")
+    excused = f", {len(waived)} of them by a waiver only" if waived else ""
+    if not blocking:
+        return f"GATE MET: {gates}{excused}."
+    code = judgement.exit_code
+    return (
+        f"GATE NOT MET: {len(blocking)} of {gates}; worst: {MEANINGS[code]} (exit status {code})."
+    )

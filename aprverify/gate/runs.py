@@ -1,0 +1,48 @@
+"""Which runs a gate is given: named ones or whole evidence folders, each read with distrust."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from aprverify.evidence.promote import promoted_runs
+from aprverify.evidence.reader import read_run
+from aprverify.evidence.records import Run
+from aprverify.trust.trusted import read_trusted
+from aprverify.trust.verify import verify_run
+
+
+def read_runs(paths: Sequence[Path], evidence_dir: Path) -> tuple[list[Run], list[str]]:
+    """The runs at `paths`, or all promoted ones where none is named, and what was odd about it.
+
+    A path is a run's folder, its run.jsonl, or a folder of evidence with ``runs/`` in it. A run
+    that is named twice counts once.
+
+    Raises:
+        EvidenceRefused: one of them is no evidence.
+    """
+    runs: dict[str, Run] = {}
+    warnings = []
+    for path in paths or [evidence_dir]:
+        for run in _at(path, is_default=not paths):
+            if run.sha256 in runs:
+                warnings.append(f"{path}: run {run.header.run_id} was given twice; it counts once")
+            runs.setdefault(run.sha256, run)
+    return list(runs.values()), warnings
+
+
+def signers(runs: Sequence[Run], trusted_keys: Path, identity: str | None) -> dict[str, str]:
+    """Who signed each run, by the run's SHA-256. `identity`: the only one whose word is taken.
+
+    Raises:
+        EvidenceRefused: a signature is missing, false, or of nobody that `trusted_keys` names.
+    """
+    trusted = read_trusted(trusted_keys)
+    return {run.sha256: verify_run(run, trusted, identity).identity for run in runs}
+
+
+def _at(path: Path, *, is_default: bool) -> Iterator[Run]:
+    if is_default or (path / "runs").is_dir():
+        yield from promoted_runs(path)
+    else:
+        yield read_run(path)
