@@ -60,29 +60,36 @@ def _outcome(row: Row) -> str:
 
 
 def teeth_lines(run: Run) -> list[str]:
-    """A line a test, and every pair on a click."""
+    """A line a contract, and every test and every pair on a click."""
     teeth = [row for row in run.rows if row.kind == "teeth"]
     if not teeth:
         return ["No defect was planted in this run."]
     devices = sorted({row.device for row in teeth})
     pairs = pairs_of(run)
+    contract_of = {test.id: contract.id for contract in run.contracts for test in contract.tests}
+    by_contract: dict[str, list[Pair]] = {}
     by_test: dict[str, list[Pair]] = {}
     for pair in pairs:
+        by_contract.setdefault(contract_of[pair.test], []).append(pair)
         by_test.setdefault(pair.test, []).append(pair)
     return [
-        "Planted defects by test, each under every case that the contract names for it. A defect "
-        "counts as caught only if its code was reached, changed an output and left nothing behind.",
+        "Planted defects by contract, each under every case that is named for it. A defect counts "
+        "as caught only if its code was reached, changed an output and left nothing behind.",
         "",
-        *table(
-            ("test", *devices),
-            (
-                [escape(test), *(_told(_sum(members, device)) for device in devices)]
-                for test, members in by_test.items()
-            ),
-        ),
+        *_counts("contract", by_contract, devices),
+        "",
+        *details(f"every test ({len(by_test)})", _counts("test", by_test, devices)),
         "",
         *details(f"every test with every defect ({len(pairs)} pairs)", _every(by_test, devices)),
     ]
+
+
+def _counts(of: str, groups: dict[str, list[Pair]], devices: Sequence[str]) -> list[str]:
+    cells = (
+        [escape(name), *(_told(_sum(members, device)) for device in devices)]
+        for name, members in groups.items()
+    )
+    return table((of, *devices), cells)
 
 
 def _every(by_test: dict[str, list[Pair]], devices: Sequence[str]) -> list[str]:
