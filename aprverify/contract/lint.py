@@ -7,18 +7,15 @@ run: the plugin turns the problem into a failing item, and `aprverify verify` st
 from __future__ import annotations
 
 import ast
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-
 from aprverify.assets import RegistryError, read_registry
+from aprverify.contract import schema
 from aprverify.contract.claims import (
     ORDER,
     RESERVED,
@@ -98,36 +95,15 @@ def lint_document(document: Document, configurations: Configurations) -> list[Pr
     if not isinstance(document.data, dict):
         what = "a contract is a mapping, this file holds something else"
         return [Problem(document.path, 1, what, "begin with `id: C-…`")]
-    errors = _validator().iter_errors(document.data)
+    errors = schema.validator("contract").iter_errors(document.data)
     problems = [_schema_problem(document, error) for error in errors]
     if problems:
         return sorted(problems)
     return sorted(_Linter(document, configurations).run())
 
 
-@cache
-def _validator() -> Any:
-    path = Path(__file__).resolve().parent.parent / "schemas" / "contract.schema.json"
-    return jsonschema.Draft202012Validator(json.loads(path.read_text()))
-
-
 def _schema_problem(document: Document, error: Any) -> Problem:
-    path = tuple(error.absolute_path)
-    where = ".".join(str(part) for part in path) or "contract"
-    line = document.line(*path)
-    fix = "see aprverify/schemas/contract.schema.json"
-    if error.validator == "additionalProperties":
-        known = list(error.schema.get("properties", {}))
-        extra = next((k for k in error.instance if k not in known), "")
-        line = document.line(*path, extra)
-        guess = get_close_matches(extra, known, 1)
-        fix = f"did you mean {guess[0]!r}?" if guess else f"known here: {', '.join(known)}"
-    elif error.validator == "required":
-        fix = "add the field"
-    elif "propertyNames" in error.schema_path:
-        line = document.line(*path, error.instance)
-        fix = "a name is lower_case, with digits and underscores"
-    return Problem(document.path, line, f"{where}: {error.message[:200]}", fix)
+    return Problem(document.path, *schema.fault(document, error, "contract"))
 
 
 def _test_lines(document: Document) -> dict[str, int]:

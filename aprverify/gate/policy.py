@@ -8,19 +8,16 @@ required, on whatever machine, at whatever age.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from difflib import get_close_matches
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from aprverify.contract import schema
 from aprverify.contract.document import Document, DocumentError, read_document
 from aprverify.contract.lint import Problem
 from aprverify.evidence.records import ContractRecord, GateRecord
@@ -28,7 +25,6 @@ from aprverify.evidence.status import Status
 from aprverify.gate.environments import RANGES, Condition
 
 _GROUPS = ("all", "ship_blocking")
-_SCHEMA = "schemas/policy.schema.json"
 
 
 @dataclass(frozen=True)
@@ -94,31 +90,14 @@ def read_policy(path: Path, contracts: Sequence[ContractRecord]) -> tuple[Policy
     if not isinstance(document.data, dict):
         what = "a policy is a mapping, this file holds something else"
         return Policy(), [Problem(path, 1, what, "begin with `policy: aprverify-policy/1`")]
-    problems = [_schema_problem(document, e) for e in _validator().iter_errors(document.data)]
+    errors = schema.validator("policy").iter_errors(document.data)
+    problems = [_schema_problem(document, error) for error in errors]
     problems = problems or [*_problems(document, contracts)]
     return (Policy(), sorted(problems)) if problems else (_policy(document), [])
 
 
-@cache
-def _validator() -> Draft202012Validator:
-    text = resources.files("aprverify").joinpath(_SCHEMA).read_text("utf-8")
-    return Draft202012Validator(json.loads(text))
-
-
 def _schema_problem(document: Document, error: Any) -> Problem:
-    path = tuple(error.absolute_path)
-    line = document.line(*path)
-    fix = f"see aprverify/{_SCHEMA}"
-    if error.validator == "additionalProperties":
-        known = list(error.schema.get("properties", {}))
-        extra = next(key for key in error.instance if key not in known)
-        line = document.line(*path, extra)
-        guess = get_close_matches(extra, known, 1)
-        fix = f"did you mean {guess[0]!r}?" if guess else f"known here: {', '.join(known)}"
-    elif error.validator == "required":
-        fix = "add the field"
-    where = ".".join(map(str, path)) or "policy"
-    return Problem(document.path, line, f"{where}: {error.message[:200]}", fix)
+    return Problem(document.path, *schema.fault(document, error, "policy"))
 
 
 def _problems(document: Document, contracts: Sequence[ContractRecord]) -> Iterator[Problem]:

@@ -11,12 +11,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from aprverify.contract.claims import ClaimBroken, Outcome, evaluate
-from aprverify.contract.model import FalsificationTest
+from aprverify.contract.claims import ClaimBroken, Outcome
 from aprverify.evidence.records import VERDICTS, Comparison, Row, Run
 from aprverify.evidence.refusals import NotOfThisContract
 from aprverify.evidence.values import decode
 from aprverify.gate.checkout import Checkout
+from aprverify.judging import judge
 from aprverify.plan import Entry
 
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-12
@@ -58,7 +58,9 @@ def _recheck_verdict(run: Run, row: Row, entry: Entry, checkout: Checkout) -> No
     if row.measures.keys() != entry.test.measures.keys():
         what = f"{row.key}: it measured {', '.join(row.measures) or 'nothing'}"
         raise NotOfThisContract(run.path, None, what)
-    again = _comparisons(row, entry, checkout)
+    judged = judge(entry, checkout.loaded.configurations, _measures(row, entry))
+    # What cannot be compared left no comparison in the row either.
+    again = [(claim, found) for claim, found in judged if not isinstance(found, ClaimBroken)]
     if len(again) != len(row.comparisons):
         what = f"{row.key}: {len(row.comparisons)} comparisons, the contract makes {len(again)}"
         raise NotOfThisContract(run.path, None, what)
@@ -73,31 +75,11 @@ def _recheck_verdict(run: Run, row: Row, entry: Entry, checkout: Checkout) -> No
             )
 
 
-def _comparisons(row: Row, entry: Entry, checkout: Checkout) -> list[tuple[str, Outcome]]:
-    test = entry.test
-    units = {name: measure.unit for name, measure in test.measures.items()}
-    values = _values(row, entry, test, checkout)
-    found = []
-    for claim in test.claims:
-        for comparison in claim.comparisons:
-            try:
-                found.append((claim.id, evaluate(comparison, values, units)))
-            except ClaimBroken:
-                continue  # left no comparison in the row either
-    return found
-
-
-def _values(row: Row, entry: Entry, test: FalsificationTest, checkout: Checkout) -> dict[str, Any]:
-    dtype = str(entry.case.parameters.get("dtype"))
+def _measures(row: Row, entry: Entry) -> dict[str, Any]:
+    kinds = {name: measure.kind for name, measure in entry.test.measures.items()}
     return {
-        **checkout.loaded.configurations.get(str(entry.case.parameters.get("arch")), {}),
-        **entry.contract.constants,
-        **{name: by[dtype] for name, by in test.tolerances.items() if dtype in by},
-        **entry.case.parameters,
-        **{
-            name: decode(value) if test.measures[name].kind == "number" else value
-            for name, value in row.measures.items()
-        },
+        name: decode(value) if kinds[name] == "number" else value
+        for name, value in row.measures.items()
     }
 
 

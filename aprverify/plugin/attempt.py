@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from aprverify.contract.claims import ClaimBroken, Outcome, Value, evaluate
+from aprverify.contract.claims import ClaimBroken, Outcome, Value
 from aprverify.evidence.writer import utc_now
+from aprverify.judging import judge
 from aprverify.outcomes import Broken, Falsified, Inconclusive, NotRun, Survived
 from aprverify.plan import Entry
 from aprverify.planting import Plant
@@ -66,25 +67,14 @@ class Attempt:
             self.measures[name] = _plain(name, measure.kind, delivered[name])
 
     def _evaluate(self) -> None:
-        test = self.entry.test
-        units = {name: measure.unit for name, measure in test.measures.items()}
-        values = {**self._surroundings(), **self.measures}
         faults = []
-        for claim in test.claims:
-            for comparison in claim.comparisons:
-                try:
-                    self.comparisons.append((claim.id, evaluate(comparison, values, units)))
-                except ClaimBroken as error:
-                    faults.append(f"claim {claim.id}: {error}")
+        for claim, judged in judge(self.entry, self.configurations, self.measures):
+            if isinstance(judged, ClaimBroken):
+                faults.append(f"claim {claim}: {judged}")
+            else:
+                self.comparisons.append((claim, judged))
         if faults:
             raise Broken("; ".join(faults))
-
-    def _surroundings(self) -> dict[str, Value]:
-        parameters = self.entry.case.parameters
-        dtype = str(parameters.get("dtype"))
-        tolerances = {n: t[dtype] for n, t in self.entry.test.tolerances.items() if dtype in t}
-        fields = self.configurations.get(str(parameters.get("arch")), {})
-        return {**fields, **self.entry.contract.constants, **tolerances, **parameters}
 
     @property
     def all_hold(self) -> bool:
