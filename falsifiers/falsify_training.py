@@ -191,13 +191,15 @@ def falsify_utilisation_is_measured(
     subject: Subject, case: Case, measured: Measured, configuration: Configuration, tmp_path: Path
 ) -> None:
     """On a busy GPU the logged utilisation follows what NVML tells an independent reader."""
-    from falsifiers.gpu_load import UtilisationReader
+    from falsifiers.gpu_load import UtilisationReader, keeping_busy
     from falsifiers.inputs import random_batch
 
     instance = subject.build(configuration, device=case.device, dtype="bfloat16", seed=case.seed)
     batch = random_batch(configuration, case.batch, case.length, case.seed)
     with UtilisationReader() as reader:
-        result = instance.run([batch] * case.steps, steps=case.steps, log=tmp_path / "log.jsonl")
+        result = instance.run(
+            keeping_busy(batch, case.steps), steps=case.steps, log=tmp_path / "log.jsonl"
+        )
     logged = result.logged[case.steps // 2 :]  # by then the driver's averaging window is full
     seen = [x["gpu_util_pct"] for x in logged if x["gpu_util_pct"] is not None]
     silent = [x for x in logged if x["gpu_util_pct"] is None and not x["gpu_util_absent_reason"]]
@@ -207,6 +209,7 @@ def falsify_utilisation_is_measured(
         unexplained=len(silent),
         lowest=min(seen, default=-1.0),
         highest=max(seen, default=-1.0),
+        busy=reader.late_mean(),
         difference=abs(sum(seen) / max(1, len(seen)) - reader.late_mean()),
     )
 

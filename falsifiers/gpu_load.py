@@ -1,4 +1,4 @@
-"""An independent reader of GPU utilisation, to hold a trainer's own figure against."""
+"""A GPU that is certainly busy, and an independent reader of its utilisation."""
 
 from __future__ import annotations
 
@@ -6,12 +6,46 @@ import math
 import os
 import threading
 import time
+from collections import deque
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pynvml  # type: ignore[import-untyped]
 
+if TYPE_CHECKING:
+    from falsifiers.subject import Batch
+
 PERIOD_S = 0.1
+
+_CYCLES = 40_000_000
+"""How long one kernel waits: 20 ms at 2 GHz."""
+
+_AHEAD = 4
+"""Kernels that wait at a time. Together they outlast a small model's step."""
+
+_WINDOW = 75
+"""Kernels before the first step: the driver averages over a second, which is then full."""
+
+
+def keeping_busy(batch: Batch, steps: int) -> Iterator[Batch]:
+    """`batch`, once a step, while kernels are queued beside the trainer's work.
+
+    They wait on one multiprocessor, on a stream of their own: to the driver the card is busy all
+    the time, whatever share of it a step fills, and the step runs on undisturbed.
+    """
+    import torch
+
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    queued: deque[torch.cuda.Event] = deque()
+    for number in range(_WINDOW + steps):
+        if len(queued) == _AHEAD:
+            queued.popleft().synchronize()
+        with torch.cuda.stream(aside):
+            torch.cuda._sleep(_CYCLES)  # type: ignore[no-untyped-call]
+        queued.append(aside.record_event())
+        if number >= _WINDOW:
+            yield batch
 
 
 class UtilisationReader:

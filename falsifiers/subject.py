@@ -2,7 +2,7 @@
 
 A *subject* is a trainer under test, seen from outside: a factory of *instances*. To verify
 another trainer, write one adapter module with a class that fulfils `Subject` and name it with
-``--subject your_package.adapter:YourSubject``; `falsifiers/adapters/bundled.py` is the example.
+``--subject your_package.adapter:YourSubject``; `falsifiers/adapters/bundled/` is the example.
 
 What a subject cannot do it refuses with `NotSupported`: the claims that need it are then
 recorded as not run, with the reason, and never as held.
@@ -14,13 +14,15 @@ entry of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from falsifiers.subject_parts import Generated, Moments, Operators, Provenance, TextCodec
 
     GradientHook = Callable[[Tensor], Tensor]
 
@@ -220,6 +222,29 @@ class Instance(Protocol):
     def on_gradient(self, name: str, hook: GradientHook) -> None:
         """Let `hook` replace the gradient of one parameter whenever backward computes it."""
 
+    def optimizer_state(self) -> Mapping[str, Moments]:
+        """AdamW's state by parameter name."""
+
+    def save_checkpoint(self, path: Path, provenance: Provenance) -> None:
+        """Write everything that a resumed run needs to one APR file.
+
+        Raises:
+            SubjectRefused: the state must not be written, or cannot be.
+        """
+
+    def load_checkpoint(self, path: Path, provenance: Provenance) -> int:
+        """Replace the whole state by that of the file, or change nothing.
+
+        Returns:
+            `data_batch_idx`: the index of the next micro-batch.
+
+        Raises:
+            SubjectRefused: the file is damaged, newer, incomplete, or of another run.
+        """
+
+    def generate(self, prompt: Sequence[int], max_new_tokens: int) -> Generated:
+        """Continue `prompt` greedily, the way the generate command decodes."""
+
 
 class Subject(Protocol):
     """A trainer under test."""
@@ -280,8 +305,57 @@ class Subject(Protocol):
             SubjectRefused: the value is malformed, or the device is not there.
         """
 
-    def command(self, *arguments: str) -> list[str]:
-        """The argv that runs the trainer's command line, the current defect included."""
+    def command(self, *arguments: str, processes: int = 1) -> list[str]:
+        """The argv that runs the trainer's command line, the current defect included.
+
+        With more than one process it runs under torchrun, one rank each, on this machine.
+        """
+
+    def operators(self, execution: Execution = EAGER) -> Operators:
+        """The operators as a model so executed calls them."""
+
+    def learning_rate(self, step: int, *, peak: float, warm_up: int, total: int) -> float:
+        """The scheduled rate of optimizer step `step`, from 0, of `total`.
+
+        Raises:
+            SubjectRefused: the warm-up does not fit.
+        """
+
+    def training_batches(
+        self,
+        dataset: Path,
+        *,
+        length: int,
+        micro_batch: int,
+        accumulation: int,
+        seed: int,
+        first_step: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        cycle: bool = False,
+    ) -> Iterator[Sequence[Batch]]:
+        """The micro-batches of each optimizer step of one rank, from a prepared dataset.
+
+        Raises:
+            SubjectRefused: the dataset is missing, damaged, or too small.
+        """
+
+    def heldout_batches(self, dataset: Path, *, length: int, batch: int) -> Sequence[Batch]:
+        """The held-out stream of a prepared dataset. Raises as `training_batches`."""
+
+    def tokenizer(self, path: Path) -> TextCodec:
+        """The tokenizer at `path`.
+
+        Raises:
+            SubjectRefused: there is none, or it is damaged.
+        """
+
+    def require_fitting_tokenizer(self, size: int, config: Configuration, *, init: bool) -> None:
+        """The pre-flight check of a tokenizer with `size` ids, with or without initial weights.
+
+        Raises:
+            SubjectRefused: it does not fit the model.
+        """
 
     def run_directory(self, path: Path) -> Path:
         """A finished run of the pretrain command in the layout that `run_directory.py` reads.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +31,12 @@ from falsifiers.subject import (
     SubjectRefused,
     micro_batches,
 )
+from falsifiers.subject_parts import Generated, Moments, Provenance
 from falsifiers.weight_files import hugging_face_config
 
 if TYPE_CHECKING:
     from falsifiers.subject import GradientHook
+    from falsifiers.subject_parts import Operators, TextCodec
 
 _NO_GPU_READER = "this subject does not ask for utilisation"
 
@@ -140,6 +142,27 @@ class TransformersInstance:
         """See the protocol."""
         dict(self._model.named_parameters())[name].register_hook(hook)
 
+    def optimizer_state(self) -> Mapping[str, Moments]:
+        """See the protocol."""
+        own = self._optimizer.state
+        return {
+            name: Moments(own[p]["exp_avg"], own[p]["exp_avg_sq"], int(own[p]["step"]))
+            for name, p in self._model.named_parameters()
+            if p in own
+        }
+
+    def save_checkpoint(self, path: Path, provenance: Provenance) -> None:
+        """See the protocol."""
+        raise NotSupported("transformers writes no resumable APR file")
+
+    def load_checkpoint(self, path: Path, provenance: Provenance) -> int:
+        """See the protocol."""
+        raise NotSupported("transformers reads no resumable APR file")
+
+    def generate(self, prompt: Sequence[int], max_new_tokens: int) -> Generated:
+        """See the protocol."""
+        raise NotSupported("transformers' decoding is not under test here")
+
     def _forward(self, tokens: Tensor) -> Tensor:
         device = self._model.device
         reduced = self._dtype == "bfloat16"
@@ -194,9 +217,33 @@ class TransformersSubject:
         """See the protocol."""
         raise NotSupported("transformers has no --device")
 
-    def command(self, *arguments: str) -> list[str]:
+    def command(self, *arguments: str, processes: int = 1) -> list[str]:
         """See the protocol."""
         raise NotSupported("transformers has no pretrain command")
+
+    def operators(self, execution: Execution = EAGER) -> Operators:
+        """See the protocol."""
+        raise NotSupported("transformers' operators are methods of its models")
+
+    def learning_rate(self, step: int, *, peak: float, warm_up: int, total: int) -> float:
+        """See the protocol."""
+        raise NotSupported("the plain training step here has no schedule")
+
+    def training_batches(self, dataset: Path, **options: Any) -> Iterator[Sequence[Batch]]:
+        """See the protocol."""
+        raise NotSupported("transformers prepares no dataset")
+
+    def heldout_batches(self, dataset: Path, *, length: int, batch: int) -> Sequence[Batch]:
+        """See the protocol."""
+        raise NotSupported("transformers prepares no dataset")
+
+    def tokenizer(self, path: Path) -> TextCodec:
+        """See the protocol."""
+        raise NotSupported("transformers' tokenizers are not under test here")
+
+    def require_fitting_tokenizer(self, size: int, config: Configuration, *, init: bool) -> None:
+        """See the protocol."""
+        raise NotSupported("transformers has no pre-flight check")
 
     def run_directory(self, path: Path) -> Path:
         """See the protocol."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import pynvml
 import pytest
+import torch
 
-from falsifiers.gpu_load import UtilisationReader
+from falsifiers.gpu_load import UtilisationReader, keeping_busy
 from falsifiers.refusals import Refusal, attempt
-from falsifiers.subject import NotSupported, SubjectRefused
+from falsifiers.subject import Batch, NotSupported, SubjectRefused
 
 
 def refuse() -> None:
@@ -86,3 +88,40 @@ def test_the_first_visible_gpu_is_read(visible, expected, monkeypatch):
     with UtilisationReader():
         pass
     assert asked == [expected]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_card_kept_busy_reads_as_busy():
+    """From the first batch on, though nothing else is done with it."""
+    batch = Batch(torch.zeros((1, 2), dtype=torch.int64))
+    with UtilisationReader() as reader:
+        assert sum(1 for _ in keeping_busy(batch, 50)) == 50
+    assert reader.late_mean() >= 80
+
+
+def test_kernels_wait_in_front_of_every_batch(monkeypatch):
+    """A second's worth before the first batch, then one each, and never many ahead."""
+    waiting, most, done = [], [], []
+
+    class Event:
+        def synchronize(self) -> None:
+            done.append(waiting.pop(0))
+
+    class Stream:
+        def record_event(self) -> Event:
+            return Event()
+
+    def sleep(cycles: int) -> None:
+        waiting.append(cycles)
+        most.append(len(waiting))
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "_sleep", sleep)
+    batches = keeping_busy(Batch(torch.zeros((1, 2), dtype=torch.int64)), 3)
+    next(batches)
+    assert sum(done + waiting) > 1.5e9  # cycles: most of a second at the highest clock there is
+    before = len(most)
+    assert len(list(batches)) == 2
+    assert len(most) == before + 2
+    assert max(most) <= 5
