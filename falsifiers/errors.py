@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -31,10 +31,25 @@ def worst_relative_error(
 
     A tensor that one side lacks counts as infinitely wrong.
     """
+    return worst_of(relative_errors(values, references).items())
+
+
+def relative_errors(
+    values: Mapping[str, Tensor], references: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """The `relative_error` of each, by name in order; infinite where one side lacks it."""
+    return {
+        name: relative_error(values[name], references[name])
+        if name in values and name in references
+        else math.inf
+        for name in sorted(values.keys() | references.keys())
+    }
+
+
+def worst_of(errors: Iterable[tuple[str, float]]) -> tuple[float, str]:
+    """The first NaN, or else the first largest error, and its name; 0 where none is above that."""
     worst, where = 0.0, ""
-    for name in sorted(values.keys() | references.keys()):
-        missing = name not in values or name not in references
-        error = math.inf if missing else relative_error(values[name], references[name])
+    for name, error in errors:
         if math.isnan(error):
             return error, name
         if error > worst:

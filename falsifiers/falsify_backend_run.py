@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from falsifiers.fixtures import Assets, Case, Configuration, Measured, Subject
 from falsifiers.run_directory import RunRecord
+from falsifiers.runs_under_test import RECORDED, run_under_test
 
 if TYPE_CHECKING:
     from falsifiers.subject import Instance
@@ -18,13 +19,8 @@ def falsify_residency_is_proved(
     import math
 
     from falsifiers.reference.model import parameter_shapes
-    from falsifiers.tiny_runs import tiny_run
 
-    if case.run == "recorded":
-        folder = assets("recorded-run").parent
-    else:
-        folder = tiny_run(subject, case.run, configuration, case.device).folder
-    run = RunRecord(subject.run_directory(folder))
+    run = run_under_test(subject, case, configuration, assets)
     proof = run.run.get("residency") or {}
     seen = [proof.get(n) for n in ("process_bytes", "device_bytes_grown", "allocated_bytes")]
     cards = {d["device"]: d for d in run.run.get("devices", {}).get("devices", [])}
@@ -78,8 +74,8 @@ def falsify_step_time_is_within_budget(
 
     from falsifiers.reference.model import parameter_shapes
 
-    if case.run == "recorded":
-        run = RunRecord(subject.run_directory(assets("recorded-run").parent))
+    if case.run == RECORDED:
+        run = run_under_test(subject, case, configuration, assets)
         speeds = [line["tokens_per_sec"] for line in run.log[case.warm_up :]]
         seconds = [case.tokens / speed for speed in speeds]
         shapes, device = run.epochs[-1].checkpoint.shapes, run.run.get("device", "none")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from falsifiers.fixtures import Assets, Case, Configuration, Measured, Subject
+from falsifiers.fixtures import Assets, Case, Configuration, Measured, Series, Subject
 
 
 def falsify_float32_matches_float64(
-    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+    subject: Subject, case: Case, measured: Measured, series: Series, configuration: Configuration
 ) -> None:
     """In float32 with TF32 off, logits and every gradient are within ten times clean noise."""
     from torch.nn.functional import cosine_similarity
 
-    from falsifiers.errors import relative_error, worst_relative_error
+    from falsifiers.by_depth import DEPTH, by_depth
+    from falsifiers.errors import relative_error, relative_errors, worst_of
     from falsifiers.inputs import distinct_ids, ragged_batch, roughen
     from falsifiers.reference.gradients import loss_and_gradients
     from falsifiers.reference.model import logits
@@ -27,7 +28,11 @@ def falsify_float32_matches_float64(
     exact_loss, exact_gradients = loss_and_gradients(
         weights, configuration, on_device.tokens, on_device.target_mask
     )
-    gradient_error, gradient_name = worst_relative_error(gradients, exact_gradients)
+    errors = relative_errors(gradients, exact_gradients)
+    gradient_error, gradient_name = worst_of(errors.items())
+    points = by_depth(errors.items(), configuration["num_layers"])
+    error = "largest relative error of a parameter's gradient"
+    series("gradients", points, x=DEPTH, y=error, claim="gradients")
     measured(
         logit_error=relative_error(ours, exact),
         gradient_error=gradient_error,
@@ -39,9 +44,10 @@ def falsify_float32_matches_float64(
 
 
 def falsify_operators_match_float64(
-    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+    subject: Subject, case: Case, measured: Measured, series: Series, configuration: Configuration
 ) -> None:
     """On the inputs it was given, no operator errs more than twice plain eager torch."""
+    from falsifiers.by_depth import DEPTH, by_depth
     from falsifiers.inputs import ragged_batch, roughen
     from falsifiers.operator_parity import compare_trace, trace_dtypes
 
@@ -50,6 +56,14 @@ def falsify_operators_match_float64(
     batch = ragged_batch(configuration, case.batch, case.length, case.seed + 5)
     records = instance.trace(batch)
     verdict = compare_trace(records, case.dtype)
+    for claim, ratios in (
+        ("forward", verdict.forward),
+        ("gain", verdict.gain),
+        ("backward", verdict.backward),
+        ("attention-backward", verdict.attention_backward),
+    ):
+        points = by_depth(ratios.named, configuration["num_layers"])
+        series(claim, points, x=DEPTH, y="largest error ÷ plain torch's", claim=claim)
     measured(
         operators=verdict.operators,
         backward_operators=verdict.backward_operators,

@@ -6,10 +6,9 @@ that is made here through the subject's command line. Nothing of a recorded run 
 
 from __future__ import annotations
 
-from falsifiers.fixtures import Assets, Case, Configuration, Measured, Subject
+from falsifiers.fixtures import Assets, Case, Configuration, Measured, Series, Subject
 from falsifiers.run_directory import RunRecord
-
-RECORDED = "recorded"
+from falsifiers.runs_under_test import run_under_test
 
 
 def falsify_every_step_is_logged(
@@ -18,7 +17,7 @@ def falsify_every_step_is_logged(
     """Each optimizer step left one line with all six metrics, and the lines are in order."""
     from falsifiers.run_rules import has_six_metrics
 
-    run = _record(subject, case, configuration, assets)
+    run = run_under_test(subject, case, configuration, assets)
     measured(
         steps_taken=run.outcome["steps"],
         lines=len(run.log),
@@ -35,7 +34,7 @@ def falsify_every_epoch_leaves_its_files(
     from falsifiers.reference.model import parameter_shapes
     from falsifiers.run_rules import has_nine_fields
 
-    run = _record(subject, case, configuration, assets)
+    run = run_under_test(subject, case, configuration, assets)
     shapes = parameter_shapes(configuration)
     places = [
         (n, e.number, e.metadata.get("epoch", -1), e.checkpoint.training.get("epoch", -1) - 1)
@@ -55,12 +54,17 @@ def falsify_every_epoch_leaves_its_files(
 
 
 def falsify_epoch_numbers_follow_from_the_log(
-    subject: Subject, case: Case, measured: Measured, configuration: Configuration, assets: Assets
+    subject: Subject,
+    case: Case,
+    measured: Measured,
+    series: Series,
+    configuration: Configuration,
+    assets: Assets,
 ) -> None:
     """Loss, norm and tokens of each epoch are those of its lines, perplexity exp of the loss."""
     import math
 
-    run = _record(subject, case, configuration, assets)
+    run = run_under_test(subject, case, configuration, assets)
     loss_error, norm_error, perplexity_error, miscounted = 0.0, 0.0, 0.0, 0
     for index, epoch in enumerate(run.epochs):
         lines, stored = run.epoch_lines(index), epoch.metadata
@@ -75,6 +79,7 @@ def falsify_epoch_numbers_follow_from_the_log(
         counts = {position["step"] * run.step_tokens, position["tokens_seen"]}
         miscounted += counts != {stored["tokens_seen"]}
         miscounted += list(position["history"]) != run.val_losses[: index + 1]
+    _record_losses(run, series)
     measured(
         epochs_left=len(run.epochs),
         loss_error=loss_error,
@@ -89,7 +94,7 @@ def falsify_optimizer_digest_is_that_of_the_file(
     subject: Subject, case: Case, measured: Measured, configuration: Configuration, assets: Assets
 ) -> None:
     """The digest beside each checkpoint is that of the moments and the step in the file."""
-    run = _record(subject, case, configuration, assets)
+    run = run_under_test(subject, case, configuration, assets)
     stored = [epoch.metadata.get("optimizer_state_sha") for epoch in run.epochs]
     found = [epoch.checkpoint.optimizer_sha for epoch in run.epochs]
     measured(
@@ -106,7 +111,7 @@ def falsify_early_stop_follows_the_rule(
     """A run ends in EARLY_STOP exactly where its own held-out losses say so, and else goes on."""
     from falsifiers.run_rules import early_stop
 
-    run = _record(subject, case, configuration, assets)
+    run = run_under_test(subject, case, configuration, assets)
     due = early_stop(run.val_losses, case.patience, case.earliest)
     status = run.outcome["status"]
     measured(
@@ -127,7 +132,7 @@ def falsify_divergence_follows_the_rule(
 
     from falsifiers.run_rules import divergence
 
-    run = _record(subject, case, configuration, assets)
+    run = run_under_test(subject, case, configuration, assets)
     losses = run.val_losses
     if run.outcome["epochs"] > len(losses):  # the one that ended the run has no checkpoint
         losses.append(run.outcome["final_val_loss"])
@@ -179,7 +184,7 @@ def falsify_logged_numbers_are_possible(
     """No NaN and nothing out of range was logged, and norms and rates are no constants."""
     from falsifiers.run_rules import is_possible
 
-    run = _record(subject, case, configuration, assets)
+    run = run_under_test(subject, case, configuration, assets)
     lines = len(run.log)
     measured(
         lines=lines,
@@ -196,7 +201,7 @@ def falsify_mode_defaults_come_together(
     """Rate, warm-up and target are those of the mode, an explicit one replaces its own field."""
     from falsifiers.run_rules import rate_error
 
-    run = _record(subject, case, configuration, assets)
+    run = run_under_test(subject, case, configuration, assets)
     schedule = run.identity["schedule"]
     measured(
         recorded_mode=run.identity["mode"],
@@ -213,7 +218,7 @@ def falsify_training_is_real_compute(
     subject: Subject, case: Case, measured: Measured, configuration: Configuration, assets: Assets
 ) -> None:
     """Nobody asked for synthetic data and none was used; each step's loss is its own."""
-    run = _record(subject, case, configuration, assets)
+    run = run_under_test(subject, case, configuration, assets)
     losses = [line["train_loss"] for line in run.log]
     dataset = run.identity.get("dataset_sha256")
     measured(
@@ -301,7 +306,7 @@ def falsify_final_loss_reaches_the_target(
     subject: Subject, case: Case, measured: Measured, configuration: Configuration, assets: Assets
 ) -> None:
     """The last held-out loss of the run is at most the target of its mode."""
-    run = _record(subject, case, configuration, assets)
+    run = run_under_test(subject, case, configuration, assets)
     measured(
         final_val_loss=run.val_losses[-1],
         recorded_target=run.identity["target_loss"],
@@ -309,13 +314,11 @@ def falsify_final_loss_reaches_the_target(
     )
 
 
-def _record(
-    subject: Subject, case: Case, configuration: Configuration, assets: Assets
-) -> RunRecord:
-    from falsifiers.tiny_runs import tiny_run
-
-    if case.run == RECORDED:
-        folder = assets("recorded-run").parent
-    else:
-        folder = tiny_run(subject, case.run, configuration, case.device).folder
-    return RunRecord(subject.run_directory(folder))
+def _record_losses(run: RunRecord, series: Series) -> None:
+    """Loss by optimizer step: of each step, and held out at the end of each epoch."""
+    axes = {"x": "optimizer steps", "y": "loss", "y_unit": "nats/token"}
+    training = [(done, line.get("train_loss")) for done, line in enumerate(run.log, start=1)]
+    # By step, since epochs out of place are what claims are for, and no axis runs backwards.
+    ends = {epoch.checkpoint.training["step"]: epoch.metadata["val_loss"] for epoch in run.epochs}
+    series("training", training, **axes)
+    series("held out", sorted(ends.items()), **axes)

@@ -11,7 +11,11 @@ from falsifiers.subject import Configuration, Subject
 Measured = Callable[..., None]
 """``measured(name=value, …)``, once, with exactly the measures that the contract declares."""
 
+Series = Callable[..., None]
+"""``series(name, points, x=…, y=…)``, before ``measured``: (x, y) pairs for the pictures of a run.
+Optional are `x_unit`, `y_unit` and `claim`, the id of the claim that judges the largest y."""
+
 Assets = Callable[[str], Path]
 """``assets(name)``: the verified file of a registered asset."""
 
-__all__ = ["Assets", "Case", "Configuration", "Measured", "Subject"]
+__all__ = ["Assets", "Case", "Configuration", "Measured", "Series", "Subject"]

@@ -18,18 +18,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from falsifiers.errors import relative_error
+from falsifiers.errors import relative_error, worst_of
 from falsifiers.reference.flash import flash_backward
 from falsifiers.reference.operators import recompute, recompute_backward
 from falsifiers.subject import OperatorRecord
 
 
 @dataclass(frozen=True)
-class Worst:
-    """The largest ratio of our error to plain torch's, and where it was."""
+class Ratios:
+    """Ratios of our error to plain torch's by name, in execution order."""
 
-    ratio: float
-    name: str
+    named: tuple[tuple[str, float], ...]
+
+    @property
+    def ratio(self) -> float:
+        """The first NaN, or else the largest; 0 where none is above that."""
+        return worst_of(self.named)[0]
+
+    @property
+    def name(self) -> str:
+        """Where that was."""
+        return worst_of(self.named)[1]
 
 
 @dataclass(frozen=True)
@@ -39,39 +48,42 @@ class TraceVerdict:
     Attributes:
         operators: how many were compared forward.
         backward_operators: how many were compared backward.
-        forward: the worst L2 ratio over all outputs.
-        backward: the worst L2 ratio over gradients of inputs and parameters, attention aside.
-        attention_backward: the worst L2 ratio over the gradients of q, k and v, against the larger
+        forward: the L2 ratios of all outputs.
+        backward: the L2 ratios of the gradients of inputs and parameters, attention aside.
+        attention_backward: the L2 ratios of the gradients of q, k and v, against the larger
             error of plain softmax attention and of a plain FlashAttention backward.
-        gain: the worst gain ratio over all outputs.
+        gain: the gain ratios of all outputs.
     """
 
     operators: int
     backward_operators: int
-    forward: Worst
-    backward: Worst
-    attention_backward: Worst
-    gain: Worst
+    forward: Ratios
+    backward: Ratios
+    attention_backward: Ratios
+    gain: Ratios
 
 
 def compare_trace(records: Sequence[OperatorRecord], dtype: str) -> TraceVerdict:
     """Compare every operator of a trace, forward and backward."""
     plain = getattr(torch, dtype)
-    forward = backward = attention = gain = Worst(0.0, "")
+    forward: list[tuple[str, float]] = []
+    backward: list[tuple[str, float]] = []
+    attention: list[tuple[str, float]] = []
+    gain: list[tuple[str, float]] = []
     backward_operators = 0
     for record in records:
         for name, ours, exact, eager in _forward(record, plain):
-            forward = _worse(forward, _l2_ratio(ours, exact, eager, _floor(record, plain)), name)
-            gain = _worse(gain, _gain_ratio(ours, exact, eager), name)
+            forward.append((name, _l2_ratio(ours, exact, eager, _floor(record, plain))))
+            gain.append((name, _gain_ratio(ours, exact, eager)))
         backward_operators += bool(record.grad_outputs)
         if record.grad_outputs and record.kind == "attention":
-            for name, ratio in _attention_backward(record, plain):
-                attention = _worse(attention, ratio, name)
+            attention += _attention_backward(record, plain)
         elif record.grad_outputs:
             for name, ours, exact, eager in _backward(record, plain):
                 least = _backward_floor(record, plain)
-                backward = _worse(backward, _l2_ratio(ours, exact, eager, least), name)
-    return TraceVerdict(len(records), backward_operators, forward, backward, attention, gain)
+                backward.append((name, _l2_ratio(ours, exact, eager, least)))
+    parts = (Ratios(tuple(part)) for part in (forward, backward, attention, gain))
+    return TraceVerdict(len(records), backward_operators, *parts)
 
 
 def trace_dtypes(records: Sequence[OperatorRecord]) -> str:
@@ -118,12 +130,6 @@ def _attention_backward(record: OperatorRecord, plain: torch.dtype) -> Iterator[
     for name, ours, exact, eager in _backward(record, plain):
         kernel = flash[name.split(".")[-2]]
         yield name, min(_l2_ratio(ours, exact, eager), _l2_ratio(ours, exact, kernel))
-
-
-def _worse(worst: Worst, ratio: float, name: str) -> Worst:
-    if math.isnan(worst.ratio):
-        return worst
-    return Worst(ratio, name) if math.isnan(ratio) or ratio > worst.ratio else worst
 
 
 def _floor(record: OperatorRecord, plain: torch.dtype) -> float:

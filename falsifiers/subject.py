@@ -362,3 +362,10 @@ class Subject(Protocol):
 
         A trainer that leaves other files writes them out in that layout here.
         """
+
+    def require_own_run(self, path: Path) -> None:
+        """Refuse a finished run that other code than this very trainer made.
+
+        Raises:
+            aprverify.outcomes.NotRun: it did, or nobody knows.
+        """

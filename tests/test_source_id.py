@@ -12,7 +12,7 @@ import pytest
 from aprverify.contract.lint import load_suite
 from aprverify.plan import make_plan
 from aprverify.planting import load_defects
-from aprverify.source_id import current_source_ids
+from aprverify.source_id import current_source_ids, files_of_entry
 
 from .conftest import Toy, build_toy, contract, falsification, forget_toy
 
@@ -26,10 +26,11 @@ from toysuite import from_package
 
 def falsify_sum(subject, case, measured):
     from .relative import thing
+    command = ["python", "-m", "toysuite.named"]
     measured(x=subject.total([1, 2]))
 """
 _PLAIN = "def falsify_asset(subject, case, measured):\n    measured(x=3)\n"
-_LEAVES = ("direct", "from_package", "relative", "deep", "unrelated")
+_LEAVES = ("direct", "from_package", "relative", "deep", "unrelated", "named")
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +54,7 @@ def _suite(root: Path) -> Toy:
             "toysuite/defects/more.py": (toy.root / "toysuite/defects/faults.py")
             .read_text().replace("one-more", "two-more").replace("one-less", "two-less"),
             "toytrainer/unused.py": "",
+            "toytrainer/deeper/still.py": "",
         }
     )  # fmt: skip
     toy.write({"toysuite/table.txt": "1 2\n"})
@@ -106,7 +108,12 @@ _CHANGES: dict[str, set[str]] = {
     "toysuite/assets.yaml": _SECOND,
     "toysuite/table.txt": _SECOND,
     "toysuite/unrelated.py": set(),
-    "toytrainer/unused.py": set(),
+    "toytrainer/unused.py": _ALL,  # it may be loaded by name, or run as a command
+    "toytrainer/deeper/still.py": _ALL,
+    "toysuite/named.py": _FIRST,
+    "toysuite/canary.py": _ALL,
+    "toysuite/conftest.py": _ALL,
+    "conftest.py": _ALL,
     "toysuite/suite.py": set(),
     "README.md": set(),
 }
@@ -153,6 +160,58 @@ def test_the_files_of_another_subjects_package_count(tmp_path: Path, layout: str
         target = module if layout == "module" else f"{module}.adapter"
         found.append(_ids(toy, f"{target}:Rival"))
     assert all(found[0][key] != found[1][key] for key in _ALL)
+
+
+_BRIDGED = {
+    "checkout/toy_bridge.py": "def core():\n    from toy_checkout import core\n",
+    "checkout/toy_checkout/__init__.py": "",
+    "checkout/toy_checkout/core.py": "import toylibrary, toy_below, json\n",
+    "checkout/toy_checkout/by_name.py": "",
+    "checkout/toy_below.py": "",
+    "site/toylibrary.py": "VERSION = 1\n",
+    "site/toylibrary-1.0.dist-info/METADATA": "",
+}
+
+
+@pytest.mark.parametrize("changed", [name for name in _BRIDGED if name.endswith(".py")])
+def test_what_an_adapter_imports_counts_unless_it_is_installed(
+    tmp_path: Path, changed: str
+) -> None:
+    """The trainer may lie in a checkout of its own; a library is told by its version."""
+    toy = _suite(tmp_path / "a")
+    found = []
+    for version in ("old", "new"):
+        folder = tmp_path / version
+        Toy(folder).write(_BRIDGED)
+        if version == "new":
+            (folder / changed).write_text(f"{_BRIDGED[changed]}# a comment\n")
+        sys.path[:0] = [str(folder / "site"), str(folder / "checkout")]
+        importlib.invalidate_caches()
+        found.append(_ids(toy, "toy_bridge:Rival"))
+    stale = {key for key in _ALL if found[0][key] != found[1][key]}
+    assert stale == (set() if changed.startswith("site") else _ALL)
+
+
+def test_every_file_of_the_bundled_trainer_is_rested_on() -> None:
+    """None can change without making something stale; nor can one of the suite's own."""
+    from falsifiers.suite import SUITE
+
+    loaded = load_suite(SUITE)
+    entries = make_plan(loaded.contracts, teeth="declared")
+    defects = load_defects(SUITE)
+    each = {(e.test.module, e.defect): e for e in entries}.values()
+    files = {
+        name
+        for target in SUITE.subjects.values()
+        for entry in each
+        for name, _ in files_of_entry(SUITE, entry, target, defects)
+    }
+    tracked = {
+        path.relative_to(SUITE.root).as_posix()
+        for package in SUITE.sources
+        for path in (SUITE.root / package).rglob("*.py")
+    }
+    assert tracked - files == set()
 
 
 def test_a_file_that_is_no_python_counts_by_its_bytes(tmp_path: Path) -> None:

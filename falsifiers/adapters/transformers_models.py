@@ -249,6 +249,10 @@ class TransformersSubject:
         """See the protocol."""
         raise NotSupported("transformers leaves no run directory")
 
+    def require_own_run(self, path: Path) -> None:
+        """See the protocol."""
+        raise NotSupported("transformers leaves no run directory")
+
 
 def _model(config: Configuration) -> Any:
     import transformers

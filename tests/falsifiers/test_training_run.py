@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from aprverify.outcomes import NotRun
 from aprverify.planting import load_defects, planted
 from falsifiers import run_rules
 from falsifiers.adapters.bundled import BundledSubject
@@ -21,8 +24,9 @@ from falsifiers.apr_container import AprContainer, AprDamaged
 from falsifiers.edited_runs import checkpoints, replace_bytes
 from falsifiers.made_once import made_once
 from falsifiers.run_directory import RunRecord, inspect
+from falsifiers.runs_under_test import run_under_test
 from falsifiers.suite import SUITE
-from falsifiers.tiny_runs import windows
+from falsifiers.tiny_runs import tiny_run, windows
 
 WEIGHT = "model.norm.weight"
 TENSORS = {
@@ -271,3 +275,41 @@ def test_swapped_moments_have_right_checksums_and_another_digest(
     clean = inspect(checkpoints(run)[0])
     spoiled = inspect(checkpoints(edited("moments-swapped", run))[0])
     assert spoiled.fault == "" and spoiled.optimizer_sha != clean.optimizer_sha
+
+
+def recorded(run: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The outcome of a copy of `run` whose record was changed."""
+    content = json.loads((run / "run.json").read_text())
+    change(content)
+    (run / "run.json").write_text(json.dumps(content))
+    return run / "outcome.json"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda run: run.update(device="cuda:0"), None),
+        (lambda run: None, "device is 'cpu'"),
+        (lambda run: run["config"].update(num_layers=24), "num_layers is 24, not 3"),
+        (lambda run: run.update(trainer_sha256="0" * 64), "made by the trainer 000000000000"),
+        (lambda run: run.pop("trainer_sha256"), "made by the trainer unknown"),
+        (lambda run: run["resumed"].append({"trainer_sha256": "1" * 64}), "111111111111"),
+    ],
+)
+def test_a_recorded_run_has_to_be_the_one_that_the_case_is_about(
+    subject: BundledSubject, llama: dict[str, Any], tmp_path: Path, change: Any, said: str | None
+) -> None:
+    """Of this model, on a GPU, by this very trainer: else the claim has not run."""
+    made = shutil.copytree(tiny_run(subject, "halted", llama, "cpu").folder, tmp_path / "run")
+
+    def claim(content: dict[str, Any]) -> None:
+        content["device"] = "cuda:0" if said != "device is 'cpu'" else content["device"]
+        change(content)
+
+    outcome = recorded(made, claim)
+    case = SimpleNamespace(run="recorded", arch="tiny-llama", device="cpu")
+    if said is None:
+        assert run_under_test(subject, case, llama, lambda name: outcome).root == made
+    else:
+        with pytest.raises(NotRun, match=said):
+            run_under_test(subject, case, llama, lambda name: outcome)

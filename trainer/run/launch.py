@@ -42,6 +42,7 @@ from trainer.run.preflight import Plan
 from trainer.run.progress import Progress
 from trainer.run.residency import memory_in_use, prove_residency
 from trainer.run.session import Outcome, Session
+from trainer.run.source import trainer_sha256
 from trainer.tokenizer import tokenizer_metadata
 from trainer.trainer import PretrainTrainer
 
@@ -254,6 +255,7 @@ def _record_start(
         "ranks": plan.world.size,
         "parallel": plan.parallel,
         "devices": device_report(),
+        "trainer_sha256": trainer_sha256(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "determinism": determinism.settings_in_force(),

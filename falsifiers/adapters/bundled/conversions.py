@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from falsifiers.subject import Batch, Configuration, SubjectRefused
 from trainer import config
 from trainer.batch import TokenBatch
-from trainer.errors import TrainerError
+from trainer.errors import CheckpointError, TrainerError
+from trainer.run import files
 
 
 @contextmanager
@@ -33,3 +35,12 @@ def token_batch(batch: Batch) -> TokenBatch:
 def plain_batch(batch: TokenBatch) -> Batch:
     """The protocol's form of a batch."""
     return Batch(batch.tokens, batch.target_mask)
+
+
+def made_by_trainers(run: Path) -> set[str]:
+    """Digests of the trainers that started or resumed the run, "" where none is recorded."""
+    try:
+        record = files.read_run(run)
+    except CheckpointError:
+        return {""}
+    return {str(start.get("trainer_sha256", "")) for start in (record, *record["resumed"])}

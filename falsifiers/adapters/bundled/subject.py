@@ -8,8 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aprverify.outcomes import NotRun
 from aprverify.planting import launch_command
-from falsifiers.adapters.bundled.conversions import model_config, plain_batch, refusals
+from falsifiers.adapters.bundled.conversions import (
+    made_by_trainers,
+    model_config,
+    plain_batch,
+    refusals,
+)
 from falsifiers.adapters.bundled.instance import BundledInstance
 from falsifiers.adapters.bundled.operators import BundledOperators
 from falsifiers.subject import EAGER, Batch, Configuration, Execution
@@ -17,6 +23,7 @@ from trainer import build, config, device, schedule, tokenizer
 from trainer import execution as execution_module
 from trainer import trainer as trainer_module
 from trainer.corpus import corpus
+from trainer.run import source
 from trainer.weights import architecture
 
 if TYPE_CHECKING:
@@ -165,3 +172,14 @@ class BundledSubject:
     def run_directory(self, path: Path) -> Path:
         """See the protocol. The layout is this trainer's own."""
         return path
+
+    def require_own_run(self, path: Path) -> None:
+        """See the protocol."""
+        made_by = made_by_trainers(path)
+        if made_by != {source.trainer_sha256()}:
+            found = ", ".join(sorted(f"{sha[:12] or 'unknown'}" for sha in made_by))
+            raise NotRun(
+                "asset",
+                f"{path}: made by the trainer {found}, this one is {source.trainer_sha256()[:12]}",
+                "make the run anew with the trainer as it is",
+            )
