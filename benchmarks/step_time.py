@@ -52,10 +52,12 @@ def main() -> int:
     if options.one:
         print(json.dumps(measure(options.one[0], int(options.one[1]))))
         return 0
-    results = [run_one(name, batch, options.out) for name, batch in CASES]
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "step_time.json").write_text(json.dumps(results, indent=2) + "\n")
-    (options.out / "step_time.md").write_text(table(results))
+    results: list[dict[str, Any]] = []
+    for name, batch in CASES:
+        results.append(run_one(name, batch, options.out))
+        (options.out / "step_time.json").write_text(json.dumps(results, indent=2) + "\n")
+        (options.out / "step_time.md").write_text(table(results))
     print(table(results))
     return 0 if all("error" not in result for result in results) else 1
 

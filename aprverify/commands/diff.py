@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from aprverify.evidence import verdict
-from aprverify.evidence.history_diff import difference
-from aprverify.evidence.history_markdown import render_difference
+from aprverify.evidence.changes import changes_between
+from aprverify.evidence.changes_markdown import render_changes
 from aprverify.evidence.reader import read_run
 from aprverify.evidence.refusals import EvidenceRefused
+from aprverify.evidence.terminal import printable
 
 _WORSE = 1
 
@@ -39,11 +40,11 @@ def run(args: argparse.Namespace) -> int:
     except EvidenceRefused as refusal:
         print(f"refused ({type(refusal).__name__}): {refusal}", file=sys.stderr)
         return verdict.REFUSED
-    found = difference(before, after)
+    found = changes_between(before, after)
     if args.json:
         names = {"before": before.header.run_id, "after": after.header.run_id}
         body = {**names, "worse": found.worse, **asdict(found)}
-        print(json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(body, indent=2, allow_nan=False))
     else:
-        print(render_difference(before, after, found), end="")
+        print(printable(render_changes(before, after, found)), end="")
     return _WORSE if found.worse else verdict.OK

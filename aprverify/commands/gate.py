@@ -17,6 +17,7 @@ from aprverify.contract.lint import Problem
 from aprverify.evidence import verdict
 from aprverify.evidence.records import Run
 from aprverify.evidence.refusals import EvidenceRefused
+from aprverify.evidence.terminal import printable
 from aprverify.gate.checkout import (
     Checkout,
     open_checkout,
@@ -31,6 +32,7 @@ from aprverify.gate.render import SCHEMA, Setting, render_json, render_text
 from aprverify.gate.runs import read_runs, signers
 from aprverify.suite import SuiteError
 from aprverify.trust.trusted import TRUSTED_FILE
+from aprverify.trust.verify import Signature
 
 POLICY_FILE = "gate-policy.yaml"
 _USAGE = 2
@@ -131,9 +133,9 @@ def _judge(args: argparse.Namespace, checkout: Checkout, policy: Policy) -> int:
     found, warnings = read_runs(args.paths, suite.evidence_dir)
     subject = policy.subject or next(iter(suite.subjects))
     runs, foreign = _about(found, checkout, subject)
-    signed_by = {}
+    signed_by: dict[str, Signature] = {}
+    trusted = args.trusted or suite.root / TRUSTED_FILE
     if args.require_signed is not None:
-        trusted = args.trusted or suite.root / TRUSTED_FILE
         signed_by = signers(runs, trusted, args.require_signed or None)
     try:
         source_ids, unknown = present_source_ids(checkout, subject), None
@@ -144,11 +146,13 @@ def _judge(args: argparse.Namespace, checkout: Checkout, policy: Policy) -> int:
     today: date = args.today or datetime.now(UTC).date()
     present = Present(checkout.contracts, source_ids, frozenset(checkout.entries), unknown, today)
     judgement = judge(runs, present, policy)
-    setting = Setting(runs, policy, subject, suite.root, today, signed_by, [*warnings, *foreign])
+    setting = Setting(
+        runs, policy, subject, suite.root, today, signed_by, trusted, [*warnings, *foreign]
+    )
     if args.json:
-        print(json.dumps(render_json(judgement, setting), indent=2, ensure_ascii=False))
+        print(json.dumps(render_json(judgement, setting), indent=2))
     else:
-        print(render_text(judgement, setting), end="")
+        print(printable(render_text(judgement, setting)), end="")
     return judgement.exit_code
 
 

@@ -15,6 +15,7 @@ from aprverify.evidence.history_markdown import render_history
 from aprverify.evidence.promote import promoted_runs
 from aprverify.evidence.reader import read_run
 from aprverify.evidence.refusals import EvidenceRefused
+from aprverify.evidence.terminal import printable
 
 _USAGE = 2
 
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"aprverify: no comparison of {args.id} in these runs{hint}", file=sys.stderr)
         return _USAGE
     if args.json:
-        print(json.dumps([asdict(one) for one in series], indent=2, ensure_ascii=False))
+        print(json.dumps([asdict(one) for one in series], indent=2))
     else:
-        print(render_history(args.id, series), end="")
+        print(printable(render_history(args.id, series)), end="")
     return verdict.OK

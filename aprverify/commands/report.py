@@ -13,6 +13,7 @@ from aprverify.evidence.records import Run
 from aprverify.evidence.refusals import EvidenceRefused
 from aprverify.evidence.report import render_report
 from aprverify.evidence.saving import write_text
+from aprverify.evidence.terminal import printable
 from aprverify.views.annotations import render_annotations
 from aprverify.views.beside import REPORT_FILE, files_of_run, pictures, write_files
 from aprverify.views.html.page import render as render_html
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     for name in wanted:
         _write(getattr(args, name), _VIEWS[name][0](found))
     if args.annotations:
-        print(render_annotations(found), end="")
+        print(printable(render_annotations(found)), end="")
     if args.output:
         _write(args.output, render_report(found, earlier))
         if args.output != _TERMINAL:
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _write(output: Path, text: str) -> None:
     if output == _TERMINAL:
-        print(text, end="")
+        print(printable(text), end="")
     else:
         write_text(output, text)
         print(output, file=sys.stderr)

@@ -15,6 +15,7 @@ from aprverify.evidence.promote import promoted_runs
 from aprverify.evidence.reader import read_run
 from aprverify.evidence.records import ContractRecord, Run, contract_from
 from aprverify.evidence.refusals import EvidenceRefused
+from aprverify.evidence.terminal import printable
 from aprverify.plan import make_plan
 from aprverify.planting import load_defects
 from aprverify.source_id import current_source_ids
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         print(f"aprverify: no contract declares {args.id}{hint}", file=sys.stderr)
         return 2
-    print(render_show(args.id, contracts, merge_runs(runs, current)), end="")
+    print(printable(render_show(args.id, contracts, merge_runs(runs, current))), end="")
     return verdict.OK
 
 

@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 Value = bool | int | float | str
@@ -75,12 +76,15 @@ class Node:
     value: Any = None
     children: tuple[Node, ...] = ()
 
-    def names(self) -> Iterator[str]:
+    def names(self) -> tuple[str, ...]:
         """Every name in the expression, in order of appearance."""
-        if self.kind == "name":
-            yield self.value
-        for child in self.children:
-            yield from child.names()
+        return self._names
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        # A claim is read once and evaluated for every row.
+        own = (self.value,) if self.kind == "name" else ()
+        return own + tuple(name for child in self.children for name in child.names())
 
 
 @dataclass(frozen=True)
@@ -341,6 +345,19 @@ def evaluate(
     return _outcome(comparison.text, op, observed, bound, units.get(measured or "", ""))
 
 
+def value_of(node: Node, values: Mapping[str, Value]) -> Any:
+    """The value of one side of a comparison.
+
+    Raises:
+        ClaimBroken: a domain error, an operand of the wrong type, or a name without a value.
+        OverflowError: a whole number beyond the largest float, with which nothing is compared.
+        TypeError: no number, text or boolean.
+    """
+    value = _value(node, values)
+    _finite(value)
+    return value
+
+
 def compare(op: str, observed: Any, bound: Any) -> bool:
     """Whether `observed op bound` holds; never where either is not finite."""
     if not (_finite(observed) and _finite(bound)):
@@ -384,9 +401,12 @@ def slack_and_margin(op: str, observed: Any, bound: Any) -> tuple[float | None, 
     return slack, slack / largest if largest else 0.0
 
 
-def _numeric(op: str, *sides: Any) -> bool:
-    numbers = (isinstance(v, (int, float)) and not isinstance(v, bool) for v in sides)
-    return op in ORDER and all(numbers)
+def _numeric(op: str, observed: Any, bound: Any) -> bool:
+    return op in ORDER and _is_number(observed) and _is_number(bound)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _slack(op: str, observed: float, bound: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -11,6 +12,7 @@ from typing import Any
 from aprverify.contract.claims import Comparison, Value, parse_claim
 
 Scale = str  # "full" or "reduced"
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9._:+/-]")
 
 
 @dataclass(frozen=True)
@@ -152,9 +154,14 @@ def expand_cases(specs: list[Mapping[str, Any]]) -> list[Case]:
         names = list(spec["matrix"])
         for values in product(*spec["matrix"].values()):
             parameters = dict(zip(names, values, strict=True))
-            identity = ",".join(f"{name}={_escape(value)}" for name, value in parameters.items())
-            cases.append(Case(identity, spec["scale"], parameters, tuple(spec.get("requires", ()))))
+            requires = tuple(spec.get("requires", ()))
+            cases.append(Case(case_id(parameters), spec["scale"], parameters, requires))
     return cases
+
+
+def case_id(parameters: Mapping[str, Value]) -> str:
+    """The id of the case with these parameters."""
+    return ",".join([f"{name}={_escape(value)}" for name, value in parameters.items()])
 
 
 def spell(value: Value) -> str:
@@ -164,10 +171,7 @@ def spell(value: Value) -> str:
 
 def _escape(value: Value) -> str:
     # A case id is part of a pytest node id, so it holds printable ASCII without brackets.
-    return "".join(
-        c if c.isascii() and (c.isalnum() or c in "._:+-/") else f"%{ord(c):02x}"
-        for c in spell(value)
-    )
+    return _NOT_PLAIN.sub(lambda found: f"%{ord(found[0]):02x}", spell(value))
 
 
 def _gate(data: Mapping[str, Any]) -> Gate:

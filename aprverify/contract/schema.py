@@ -3,21 +3,69 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 
 from aprverify.contract.document import Document
+
+_PLAIN = frozenset({"const", "description", "enum", "minLength", "minimum", "pattern", "type"})
+_FULL = Draft202012Validator.VALIDATORS
+
+
+def _is_valid(checking: Any, value: Any, asked: Any) -> bool:
+    # By the library's own keywords, but without the validator that it makes for every value, which
+    # takes most of the time. What this does not settle is checked in full, and so is every fault.
+    if not asked.keys() <= _PLAIN:
+        return False
+    checks = ((_FULL.get(name), wanted) for name, wanted in asked.items())
+    return not any(
+        any(check(checking, wanted, value, asked) or ()) for check, wanted in checks if check
+    )
+
+
+def _items(checking: Any, asked: Any, values: Any, within: Any) -> Iterator[Any]:
+    if not isinstance(values, list) or not all(_is_valid(checking, v, asked) for v in values):
+        yield from _FULL["items"](checking, asked, values, within)
+
+
+def _properties(checking: Any, properties: Any, value: Any, within: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        asked = ((name, properties[name]) for name in value if name in properties)
+        properties = {
+            name: part for name, part in asked if not _is_valid(checking, value[name], part)
+        }
+    yield from _FULL["properties"](checking, properties, value, within)
+
+
+_Validator = validators.extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator, {"items": _items, "properties": _properties}
+)
 
 
 @cache
 def validator(kind: str) -> Draft202012Validator:
     """The validator of a ``contract`` or a ``policy``."""
     text = resources.files("aprverify").joinpath(_path(kind)).read_text("utf-8")
-    return Draft202012Validator(json.loads(text))
+    schema = json.loads(text)
+    made: Draft202012Validator = _Validator(_written_out(schema, schema["$defs"]))
+    return made
+
+
+def _written_out(part: Any, definitions: Mapping[str, Any]) -> Any:
+    """A schema with plain definitions put where it refers to them."""
+    if isinstance(part, list):
+        return [_written_out(item, definitions) for item in part]
+    if not isinstance(part, dict):
+        return part
+    named = str(part.get("$ref", "")).removeprefix("#/$defs/")
+    if named in definitions and definitions[named].keys() <= _PLAIN:
+        part = {**definitions[named], **{k: v for k, v in part.items() if k != "$ref"}}
+    return {name: _written_out(item, definitions) for name, item in part.items()}
 
 
 def fault(document: Document, error: Any, kind: str) -> tuple[int, str, str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from aprverify.evidence import verdict
-from aprverify.evidence.changes import Changes, changes_between
+from aprverify.evidence.changes import changes_between
+from aprverify.evidence.changes_markdown import sentence
 from aprverify.evidence.closest import Near, nearest_first
 from aprverify.evidence.markdown import clip, code, count, escape, observed_and_bound
 from aprverify.evidence.provenance import commit, where
@@ -98,28 +99,8 @@ def tolerances(margin: float | None) -> str:
 def _changed(run: Run, earlier: Run | None) -> str:
     if earlier is None:
         return "No earlier run was given (`aprverify report RUN --since EARLIER`)."
-    told = change_counts(changes_between(earlier, run))
-    return f"Since {code(earlier.header.run_id)}: {told}."
-
-
-def change_counts(changes: Changes) -> str:
-    """How much changed, by kind."""
-    worse = sum(
-        before is not None and after is not None and after < before
-        for before, after in changes.gates.values()
-    )
-    gates = f"{count(len(changes.gates), 'gate')} changed status ({worse} for the worse)"
-    found = {
-        gates: changes.gates,
-        f"{count(len(changes.outcomes), 'entry', 'entries')} changed outcome": changes.outcomes,
-        f"{count(len(changes.margins), 'margin')} shrank": changes.margins,
-        f"{count(len(changes.contracts), 'contract')} differ": changes.contracts,
-    }
-    return ", ".join(_nonempty(found)) or "nothing but measured values"
-
-
-def _nonempty(found: dict[str, object]) -> Iterable[str]:
-    return (text for text, items in found.items() if items)
+    told = sentence(changes_between(earlier, run))
+    return f"{told} Compared with {code(earlier.header.run_id)}."
 
 
 def _teeth(run: Run) -> str:
@@ -139,6 +120,6 @@ def _provenance(run: Run) -> str:
     machines = "; ".join(escape(where(environment)) for environment in run.environments)
     return (
         f"Commit {commit(run)}; {machines}; {run.header.started[:10]}; run.jsonl has SHA-256 "
-        f"{code(run.sha256[:16])}…, is unsigned, and holds the contracts, the versions and the "
-        "hash of every source it rests on."
+        f"{code(run.sha256[:16])}…, and holds the contracts, the versions and the hash of every "
+        "source it rests on, but no signature: `aprverify check` says whether one is beside it."
     )

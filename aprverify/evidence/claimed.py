@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any
 
 from aprverify.contract import claims
@@ -22,65 +22,92 @@ _MIRROR = str.maketrans("<>", "><")
 _Side = Node | tuple[claims.Value, ...]
 
 
+@dataclass(frozen=True)
+class _Expected:
+    """How a row has to write one comparison of a claim: turned as `claims.evaluate` turns it.
+
+    `name` is the claim's id and the comparison's text, by which a row says which one it makes.
+    """
+
+    op: str
+    observed: Node
+    bound: _Side
+    name: tuple[str, str]
+
+
 class Claimed:
     """Holds the rows of one run against the claims of its contracts, row by row."""
 
     def __init__(self) -> None:
         self._bounds: dict[tuple[Any, ...], tuple[Any, str]] = {}
+        self._expected: dict[tuple[str, ...], tuple[_Expected, ...]] = {}
 
     def faults(self, row: Row, test: TestRecord) -> Iterator[str]:
         """What is wrong with the row's comparisons, one sentence each."""
-        claimed: list[tuple[str, claims.Comparison]] = []
-        for name, expression in test.claims.items():
+        # All rows of a test that measure the same are to compare the same.
+        place = (test.id, *row.measures)
+        if (expected := self._expected.get(place)) is None:
             try:
-                claimed += [(name, comparison) for comparison in _parsed(expression)]
-            except ClaimSyntaxError as error:
-                yield f"claim {name} of the contract cannot be read ({error})"
+                expected = self._expected[place] = tuple(_expected(row, test))
+            except _Unreadable as error:
+                yield str(error)
                 return
-        wanted = [(name, comparison.text) for name, comparison in claimed]
+        wanted = [one.name for one in expected]
         found = [(comparison.claim, comparison.text) for comparison in row.comparisons]
-        if row.outcome in VERDICTS and found != wanted:
-            yield f"{row.outcome}, but {_difference(found, wanted)}"
-            return
-        if strange := [pair for pair in found if pair not in wanted]:
-            yield f"compares {strange[0][1]!r}, which claim {strange[0][0]} does not say"
-            return
-        by_text = {(name, comparison.text): comparison for name, comparison in claimed}
-        for recorded in row.comparisons:
-            yield from self._one(recorded, by_text[recorded.claim, recorded.text], row)
-
-    def _one(self, recorded: Comparison, claimed: claims.Comparison, row: Row) -> Iterator[str]:
-        said = f"claim {recorded.claim}: {recorded.text}"
-        left, right = claimed.left, claimed.right
-        observed, bound, op = _oriented(left, right, claimed.op, row.measures)
-        if recorded.op != op:
-            yield f"{said}: the row compares by {recorded.op}, the claim by {op}"
-            return
+        if found != wanted:
+            if row.outcome in VERDICTS:
+                yield f"{row.outcome}, but {_difference(found, wanted)}"
+                return
+            if strange := [pair for pair in found if pair not in wanted]:
+                yield f"compares {strange[0][1]!r}, which claim {strange[0][0]} does not say"
+                return
+            by_name = dict(zip(wanted, expected, strict=True))
+            expected = tuple(by_name[name] for name in found)
         known = {name: decode(value) for name, value in {**row.case, **row.measures}.items()}
+        for recorded, one in zip(row.comparisons, expected, strict=True):
+            yield from self._one(recorded, one, row, known)
+
+    def _one(
+        self, recorded: Comparison, expected: _Expected, row: Row, known: Mapping[str, Any]
+    ) -> Iterator[str]:
+        said = f"claim {recorded.claim}: {recorded.text}"
+        if recorded.op != expected.op:
+            yield f"{said}: the row compares by {recorded.op}, the claim by {expected.op}"
+            return
         for which, side, value in (
-            ("observed", observed, recorded.observed),
-            ("bound", bound, recorded.bound),
+            ("observed", expected.observed, recorded.observed),
+            ("bound", expected.bound, recorded.bound),
         ):
-            names = [] if isinstance(side, tuple) else list(side.names())
-            if all(name in known for name in names):
+            names = () if isinstance(side, tuple) else side.names()
+            if known.keys() >= set(names):
                 yield from _recomputed(said, which, side, value, known)
-            elif not any(name in row.measures for name in names):
+            elif row.measures.keys().isdisjoint(names):
                 yield from self._same_everywhere(said, which, names, value, row)
 
     def _same_everywhere(
-        self, said: str, which: str, names: list[str], value: Any, row: Row
+        self, said: str, which: str, names: tuple[str, ...], value: Any, row: Row
     ) -> Iterator[str]:
         # A tolerance hangs on the dtype, a field of a configuration on the architecture.
         deciding = [row.case.get(name) for name in ("dtype", "arch", *names)]
         place = (row.test, said, which, *deciding)
         first, key = self._bounds.setdefault(place, (value, row.key))
-        if encode(first) != encode(value):
+        if first != value and encode(first) != encode(value):
             yield f"{said}: {which} is {value!r}, and {first!r} in {key}"
 
 
-@lru_cache(maxsize=4096)
-def _parsed(expression: str) -> tuple[claims.Comparison, ...]:
-    return tuple(parse_claim(expression))
+class _Unreadable(Exception):
+    """A claim of the contract is not of the grammar."""
+
+
+def _expected(row: Row, test: TestRecord) -> Iterator[_Expected]:
+    for name, expression in test.claims.items():
+        try:
+            comparisons = parse_claim(expression)
+        except ClaimSyntaxError as error:
+            raise _Unreadable(f"claim {name} of the contract cannot be read ({error})") from None
+        for one in comparisons:
+            observed, bound, op = _oriented(one.left, one.right, one.op, row.measures)
+            yield _Expected(op, observed, bound, (name, one.text))
 
 
 def _difference(found: list[tuple[str, str]], wanted: list[tuple[str, str]]) -> str:
@@ -105,12 +132,7 @@ def _recomputed(
     said: str, which: str, side: _Side, value: Any, known: Mapping[str, Any]
 ) -> Iterator[str]:
     try:
-        # `in` of nothing evaluates one side and compares it with nothing.
-        found: Any = (
-            list(side)
-            if isinstance(side, tuple)
-            else claims.evaluate(claims.Comparison("", "in", side, ()), known, {}).observed
-        )
+        found: Any = list(side) if isinstance(side, tuple) else claims.value_of(side, known)
     except (ClaimBroken, TypeError, OverflowError) as error:
         yield f"{said}: {which} cannot be evaluated again ({error})"
         return
@@ -125,7 +147,7 @@ def _transcendental(side: Node) -> bool:
 def _same(found: Any, value: Any, exact: bool) -> bool:
     if isinstance(found, bool) is not isinstance(value, bool):
         return False
-    if encode(found) == encode(value):
+    if found == value or encode(found) == encode(value):
         return True
     # Logarithms and powers come from the C library, and two of those may differ in the last digit.
     numbers = isinstance(found, (int, float)) and isinstance(value, (int, float))

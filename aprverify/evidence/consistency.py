@@ -18,6 +18,7 @@ from aprverify.evidence.records import (
     Row,
     TestRecord,
 )
+from aprverify.evidence.series import disagreement, malformed
 from aprverify.evidence.values import encode, is_finite
 
 
@@ -28,6 +29,7 @@ def contradictions(row: Row, test: TestRecord, environment: Environment) -> Iter
     yield from _plant(row)
     for comparison in row.comparisons:
         yield from _comparison(comparison)
+    yield from _series(row, test)
     if row.kind == "claim" and row.outcome not in VERDICTS:
         # Whatever broke after it: a comparison that failed is a fact.
         failed = [comparison.claim for comparison in row.comparisons if not comparison.holds]
@@ -85,11 +87,23 @@ def _comparison(comparison: Comparison) -> Iterator[str]:
     if holds is not comparison.holds:
         values = f"{comparison.observed!r} {comparison.op} {comparison.bound!r}"
         yield f"{said}: {values} is {holds}, the row says {comparison.holds}"
-    # Encoded, since a NaN equals nothing, not even itself.
-    recorded = encode([comparison.slack, comparison.margin])
+    recorded = (comparison.slack, comparison.margin)
     distances = slack_and_margin(comparison.op, comparison.observed, comparison.bound)
-    if (found := encode(list(distances))) != recorded:
-        yield f"{said}: slack and margin are {found}, the row says {recorded}"
+    # Else encoded, since a NaN equals nothing, not even itself.
+    if distances != recorded and (found := encode(distances)) != (said_so := encode(recorded)):
+        yield f"{said}: slack and margin are {found}, the row says {said_so}"
+
+
+def _series(row: Row, test: TestRecord) -> Iterator[str]:
+    yield from malformed(row.series)
+    for series in row.series:
+        if series.claim is None:
+            continue
+        compared = [c for c in row.comparisons if c.claim == series.claim]
+        if series.claim not in test.claims:
+            yield f"series {series.name!r} is judged by {series.claim}, which is no claim"
+        elif compared and (fault := disagreement(series, compared)):
+            yield fault
 
 
 def _verdict(row: Row, test: TestRecord) -> Iterator[str]:

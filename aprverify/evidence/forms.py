@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 _ASKS_OF_VALUES = frozenset({"const", "enum", "minLength", "minimum", "pattern", "type"})
@@ -39,25 +39,22 @@ class Forms:
         least = [(part["minimum"], part.get("type")) for part in parts if "minimum" in part]
         self._least_integers = sorted({value for value, _ in least})
         self._least_numbers = sorted({value for value, kind in least if kind != "integer"})
-        self._patterns = [re.compile(part["pattern"]) for part in parts if "pattern" in part]
+        self._patterns = [re.compile(part["pattern"]).search for part in parts if "pattern" in part]
         self._texts: dict[str, object] = {text: text for text in named}
         self._valid: set[object] = set()
+        self._forms: dict[type, Callable[[Any], object]] = {
+            dict: self._object,
+            list: self._array,
+            str: self._text,
+            int: lambda value: (int, bisect_right(self._least_integers, value)),
+            float: lambda value: (float, bisect_right(self._least_numbers, value)),
+            bool: type,
+            type(None): type,
+        }
 
     def form(self, value: Any) -> object:
         """What the schema can tell apart in a JSON value."""
-        kind = type(value)
-        if kind is str:
-            return self._texts.get(value) or self._text(value)
-        if kind is dict:
-            return (*value, *map(self.form, value.values()))
-        if kind is list:
-            # Every item is asked the same, and none how many there are.
-            return frozenset(map(self.form, value))
-        if kind is bool or value is None:
-            return kind
-        if kind is int:
-            return (int, bisect_right(self._least_integers, value))
-        return (float, bisect_right(self._least_numbers, value))
+        return self._forms[type(value)](value)
 
     def is_known(self, form: object) -> bool:
         """Whether a line of this form was valid."""
@@ -67,10 +64,27 @@ class Forms:
         """A line of this form was valid."""
         self._valid.add(form)
 
+    def _object(self, value: dict[str, Any]) -> object:
+        # Most values are texts that stand in many rows: a call for each would take twice as long.
+        known, new, forms = self._texts.get, self._text, self._forms
+        parts: list[object] = list(value)
+        add = parts.append
+        for part in value.values():
+            if type(part) is str:
+                add(known(part) or new(part))
+            else:
+                add(forms[type(part)](part))
+        return tuple(parts)
+
+    def _array(self, value: list[Any]) -> object:
+        # Every item is asked the same, and none how many there are.
+        return frozenset([self._forms[type(item)](item) for item in value])
+
     def _text(self, text: str) -> object:
-        # Most texts of a run stand in many of its rows.
-        found = (str, text != "", *(pattern.search(text) is not None for pattern in self._patterns))
-        return self._texts.setdefault(text, found)
+        if (found := self._texts.get(text)) is None:
+            matches = [search(text) is not None for search in self._patterns]
+            found = self._texts[text] = (str, text != "", *matches)
+        return found
 
 
 def _schemas(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aprverify.evidence.provenance import where
 from aprverify.evidence.records import Comparison, Row, Run, TestRecord, instant
-from aprverify.evidence.report import where
 from aprverify.evidence.values import encode
 
 

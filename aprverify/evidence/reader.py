@@ -18,7 +18,7 @@ from typing import Any
 from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import best_match
 
-from aprverify.contract.model import expand_cases
+from aprverify.contract.model import case_id
 from aprverify.evidence import accounts, declarations
 from aprverify.evidence.claimed import Claimed
 from aprverify.evidence.consistency import contradictions
@@ -118,14 +118,8 @@ def _parse(file: Path, number: int, line: bytes) -> dict[str, Any]:
     if line != line.strip():
         raise DamagedLine(file, number, "blanks or a carriage return around the JSON")
     try:
-        # json.loads guesses among five encodings, and lets half of a surrogate pair through.
-        body = json.loads(
-            line.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_constant=_no_constant,
-            parse_float=_float,
-            parse_int=_int,
-        )
+        # JSON lets half of a surrogate pair through.
+        body = _DECODER.decode(line.decode("utf-8"))
         if b"\\u" in line:
             json.dumps(body, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
@@ -158,6 +152,11 @@ def _int(text: str) -> int:
     if len(text) > _LONGEST_INTEGER:
         raise ValueError(f"an integer of {len(text)} digits")
     return int(text)
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_float, parse_int=_int
+)
 
 
 @functools.cache
@@ -346,21 +345,17 @@ class _Reading:
 
 def _undeclared(row: Row, test: TestRecord) -> Iterator[str]:
     suffix = "" if row.defect is None else f"!{row.defect}"
-    if row.case_id not in test.cases or row.key != f"{row.test}[{row.case_id}]{suffix}":
+    name = row.case_id
+    case = test.cases.get(name)
+    if case is None or row.key != f"{row.test}[{name}]{suffix}":
         yield "the key is no TEST[CASE] or TEST[CASE]!DEFECT with a declared case and its defect"
-    elif row.scale != test.cases[row.case_id].scale:
-        yield f"scale is {row.scale}, the contract says {test.cases[row.case_id].scale}"
+    elif row.scale != case.scale:
+        yield f"scale is {row.scale}, the contract says {case.scale}"
     elif row.falsifier != test.falsifier:
         yield f"falsifier is {row.falsifier}, the contract says {test.falsifier}"
-    elif row.case.get("device") != test.cases[row.case_id].device:
-        device = test.cases[row.case_id].device
-        yield f"its case is on {row.device}, the contract says {device}"
-    elif "=" in row.case_id and _case_id(row) != row.case_id:
-        yield f"its case is {_case_id(row)}, its key says {row.case_id}"
+    elif row.case.get("device") != case.device:
+        yield f"its case is on {row.device}, the contract says {case.device}"
+    elif "=" in name and (found := case_id(row.case)) != name:
+        yield f"its case is {found}, its key says {name}"
     elif row.defect is not None and row.defect not in test.counter_examples:
         yield f"{row.defect} is no counter-example of the test"
-
-
-def _case_id(row: Row) -> str:
-    matrix = {name: [value] for name, value in row.case.items()}
-    return expand_cases([{"matrix": matrix, "scale": row.scale}])[0].id

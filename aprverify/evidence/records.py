@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from aprverify.evidence.series import Series
 from aprverify.evidence.values import decode
 
 CLAIM_OUTCOMES = ("held", "falsified", "not_run", "broken", "inconclusive")
@@ -189,6 +190,7 @@ class Row:
     seconds: float
     nodeid: str
     worker: str
+    series: tuple[Series, ...] = ()
 
     @property
     def case_id(self) -> str:
@@ -298,6 +300,7 @@ def row_from(body: Mapping[str, Any]) -> Row:
     fields["reason"] = None if body["reason"] is None else Reason(**body["reason"])
     fields["plant"] = None if body["plant"] is None else Plant(**body["plant"])
     fields["comparisons"] = tuple(_comparison_from(item) for item in body["comparisons"])
+    fields["series"] = tuple(_series_from(item) for item in body.get("series", ()))
     return Row(**fields)
 
 
@@ -309,9 +312,18 @@ def footer_from(body: Mapping[str, Any]) -> Footer:
 def _comparison_from(body: Mapping[str, Any]) -> Comparison:
     # A comparison of texts has no slack, and its "NaN" is the word: `message contains "NaN"`.
     numeric = body["slack"] is not None
-    names = ("observed", "bound", "slack", "margin") if numeric else ("margin",)
-    return Comparison(**{**body, **{name: decode(body[name]) for name in names}})
+    fields = dict(body)
+    for name in ("observed", "bound", "slack", "margin") if numeric else ("margin",):
+        fields[name] = decode(fields[name])
+    return Comparison(**fields)
+
+
+def _series_from(body: Mapping[str, Any]) -> Series:
+    return Series(**{**body, "x": tuple(body["x"]), "y": tuple(body["y"])})
 
 
 def _payload(body: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in body.items() if name not in ("type", "seq", "prev")}
+    fields = dict(body)
+    for name in ("type", "seq", "prev"):
+        fields.pop(name, None)
+    return fields

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from aprverify.evidence.terminal import one_line
+
 
 class EvidenceRefused(Exception):
     """The run is no evidence. `line` counts from 1; None where the whole file is meant."""
@@ -13,7 +15,8 @@ class EvidenceRefused(Exception):
 
     def __init__(self, path: Path, line: int | None, what: str) -> None:
         where = str(path) if line is None else f"{path}, line {line}"
-        super().__init__(f"{where}: {what}. What to do: {self.advice}.")
+        # Much of it is quoted from a file that was just found to be no evidence.
+        super().__init__(one_line(f"{where}: {what}. What to do: {self.advice}."))
         self.path = path
         self.line = line
 

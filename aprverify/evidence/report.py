@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from aprverify.evidence.answers import answers, tolerances
-from aprverify.evidence.changes import Changes, changes_between
+from aprverify.evidence.changes import changes_between
+from aprverify.evidence.changes_markdown import changes_lines
 from aprverify.evidence.closest import Near, deciding, nearest, nearest_first, tolerance_margin
 from aprverify.evidence.markdown import (
     clip,
@@ -22,25 +23,25 @@ from aprverify.evidence.markdown import (
     table,
     wrapped_code,
 )
-from aprverify.evidence.measured import losses_of, worst_places
 from aprverify.evidence.order import in_plan_order
 from aprverify.evidence.provenance import provenance_lines
 from aprverify.evidence.provenance import where as where
+from aprverify.evidence.recorded import claims_with_verdict, curves, judged
 from aprverify.evidence.records import Comparison, Row, Run, TestRecord
 from aprverify.evidence.reproduction import command
 from aprverify.evidence.sentences import gaps, not_shown, verdict_sentence
-from aprverify.evidence.status import GateStatus, Status, gate_statuses
+from aprverify.evidence.status import GateStatus, gate_statuses
 from aprverify.evidence.teeth import teeth_lines
 
 MARGINS_PICTURE = "margins.svg"
 TEETH_PICTURE = "teeth.svg"
-LOSSES_PICTURE = "losses.svg"
-LAYERS_PICTURE = "layers.svg"
+CURVES_PICTURE = "curves.svg"
+ERRORS_PICTURE = "errors.svg"
 PICTURES = {
     MARGINS_PICTURE: "Share of its tolerance that each claim used",
     TEETH_PICTURE: "Planted defects by test: caught, survived, not run",
-    LOSSES_PICTURE: "Losses that were measured, first and final",
-    LAYERS_PICTURE: "The layer in which the largest error stood",
+    CURVES_PICTURE: "Recorded curves: losses by optimizer step",
+    ERRORS_PICTURE: "Errors by depth, in units of their bound",
 }
 """The pictures beside a report, and what each shows."""
 _CLOSEST_SHOWN = 10
@@ -87,7 +88,7 @@ def head(run: Run, earlier: Run | None = None) -> list[str]:
 def sections(run: Run, earlier: Run | None = None) -> list[Section]:
     """Everything below the head, in the order in which a reviewer needs it; none is empty."""
     run = in_plan_order(run)
-    changed = [] if earlier is None else _changes(changes_between(earlier, run))
+    changed = [] if earlier is None else _changed(earlier, run)
     named = {
         "Gates": _gates(run),
         "Failures": _failures(run),
@@ -115,11 +116,12 @@ def gates_with_rows(run: Run) -> tuple[list[GateStatus], list[GateStatus]]:
 
 def pictures_of(run: Run) -> list[str]:
     """The names of the pictures that the run has something to show on."""
+    claims = claims_with_verdict(run.rows)
     drawn = {
         MARGINS_PICTURE: bool(nearest(run.rows)),
         TEETH_PICTURE: any(row.kind == "teeth" for row in run.rows),
-        LOSSES_PICTURE: any(losses_of(row) for row in run.rows),
-        LAYERS_PICTURE: bool(worst_places(run.rows)),
+        CURVES_PICTURE: any(curves(row) for row in claims),
+        ERRORS_PICTURE: any(pair for row in claims for pair in judged(row)),
     }
     return [name for name, wanted in drawn.items() if wanted]
 
@@ -263,33 +265,9 @@ def _not_run(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _changes(changes: Changes) -> list[str]:
-    gates = [
-        [escape(gate), _status(before), _status(after)]
-        for (_, gate), (before, after) in changes.gates.items()
-    ]
-    outcomes = [
-        f"- {code(key)}: {before or 'no row'} → {after or 'no row'}"
-        for key, (before, after) in changes.outcomes.items()
-    ]
-    margins = [
-        f"- {code(key)}: {before:+.2g} → {after:+.2g}"
-        for key, (before, after) in changes.margins.items()
-    ]
-    contracts = [f"- {code(path)}" for path in changes.contracts]
-    lines = table(("gate", "before", "now"), gates) if gates else ["No gate changed its status."]
-    for title, items in (
-        ("changed outcome", outcomes),
-        ("lost a tenth of their tolerance or more", margins),
-        ("contracts differ", contracts),
-    ):
-        if items:
-            lines += ["", *details(f"{len(items)} {title}", items)]
+def _changed(earlier: Run, run: Run) -> list[str]:
+    _, *lines = changes_lines(changes_between(earlier, run), "###") or ["", "Nothing."]
     return lines
-
-
-def _status(status: Status | None) -> str:
-    return "absent" if status is None else status.name
 
 
 def _every_entry(rows: Sequence[Row]) -> list[str]:

@@ -54,7 +54,7 @@ def not_shown(run: Run) -> str:
         *_teeth(teeth),
         f"other subjects than {run.header.subject}, other machines than this run's, and faults "
         "that no claim is about",
-        "who made this file (it is unsigned)",
+        "who made this run (whether it is signed, aprverify check says)",
     ]
     return "; ".join(parts) + "."
 

@@ -10,6 +10,7 @@ from aprverify.evidence.records import Run
 from aprverify.evidence.report import gates_with_rows
 from aprverify.evidence.sentences import gaps, not_shown, verdict_sentence
 from aprverify.evidence.status import GateStatus, Status
+from aprverify.evidence.terminal import one_line, printable
 from aprverify.evidence.verdict import OK, exit_code
 
 _WIDTH = 120
@@ -25,9 +26,11 @@ def render_summary(run: Run, colour: bool = False) -> str:
     if without:
         lines.append(f"  ({count(len(without), 'gate')} without a row in this run)")
     lines += _not_run(run)
-    lines += ["", *textwrap.wrap(f"Not shown: {not_shown(run)}", _WIDTH), ""]
+    # Indented, so that no reason that a row gives can begin a line like a verdict.
+    told = one_line(f"Not shown: {not_shown(run)}")
+    lines += ["", *textwrap.wrap(told, _WIDTH, subsequent_indent="  "), ""]
     good = exit_code(run, run.header.require) == OK
-    for line in textwrap.wrap(verdict_sentence(run), _WIDTH):
+    for line in textwrap.wrap(one_line(verdict_sentence(run)), _WIDTH):
         lines.append(_paint(line, _GREEN if good else _RED, colour))
     return "\n".join(lines) + "\n"
 
@@ -40,7 +43,7 @@ def _gates(statuses: Sequence[GateStatus], colour: bool) -> list[str]:
     for status in statuses:
         if status.contract != contract:
             contract = status.contract
-            lines.append(clip(contract, _WIDTH))
+            lines.append(clip(one_line(contract), _WIDTH))
         lines.append(_gate(status, colour))
     if any(status.ship_blocking for status in statuses):
         lines.append("  ! blocks shipping")
@@ -63,8 +66,8 @@ def _cells(texts: Sequence[str]) -> list[str]:
     cells = []
     for (name, width), text in zip(_COLUMNS.items(), texts, strict=True):
         # Not `clip` alone: the gate's mark stands before its name, and may be a blank.
-        shown = text if len(text) <= width else f"{text[: width - 1]}…"
-        shown = " ".join(shown.splitlines())
+        line = printable(" ".join(text.splitlines()))
+        shown = line if len(line) <= width else f"{line[: width - 1]}…"
         cells.append(shown.rjust(width) if name in _FIGURES else shown.ljust(width))
     return cells
 
@@ -72,11 +75,11 @@ def _cells(texts: Sequence[str]) -> list[str]:
 def _not_run(run: Run) -> list[str]:
     lines = []
     for gap in gaps(run.rows):
-        what = f"{len(gap.rows):>6}  {gap.reason.detail or gap.reason.kind}"
+        what = f"{len(gap.rows):>6}  {one_line(gap.reason.detail or gap.reason.kind)}"
         lines += textwrap.wrap(what, _WIDTH, subsequent_indent=" " * 8)
         if gap.reason.remedy:
             # Never broken across lines: it is there to be copied.
-            lines.append(f"        → {' '.join(gap.reason.remedy.split())}")
+            lines.append(f"        → {one_line(gap.reason.remedy)}")
     return ["", "Did not run:", *lines] if lines else []
 
 

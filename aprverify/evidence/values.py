@@ -24,6 +24,8 @@ def encode(value: Any) -> Any:
 
 def decode(value: Any) -> Any:
     """The inverse of `encode`, for values that are known to be no texts."""
+    if isinstance(value, float):
+        return value
     if isinstance(value, str):
         return _FROM_TEXT.get(value, value)
     if isinstance(value, dict):

@@ -208,6 +208,8 @@ class _Judging:
         return False
 
     def _speaker(self, key: str, kept: Sequence[Origin]) -> Origin:
+        if len(kept) == 1:
+            return kept[0]
         disagreeing = disagreements(kept).get(self.present.source_ids.get(key, ""))
         if disagreeing is None:
             return speaker(kept, self.present.source_ids)

@@ -76,9 +76,9 @@ def _recheck_verdict(run: Run, row: Row, entry: Entry, checkout: Checkout) -> No
 
 
 def _measures(row: Row, entry: Entry) -> dict[str, Any]:
-    kinds = {name: measure.kind for name, measure in entry.test.measures.items()}
+    declared = entry.test.measures
     return {
-        name: decode(value) if kinds[name] == "number" else value
+        name: decode(value) if declared[name].kind == "number" else value
         for name, value in row.measures.items()
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -12,8 +12,10 @@ from aprverify.evidence import verdict
 from aprverify.evidence.markdown import count
 from aprverify.evidence.records import Run
 from aprverify.evidence.status import Status
+from aprverify.evidence.terminal import one_line
 from aprverify.gate.judge import Decision, Judgement
 from aprverify.gate.policy import Policy, Waiver
+from aprverify.trust.verify import Signature, is_signature_beside
 
 SCHEMA = "aprverify-gate/1"
 _MOST_REASONS = 5
@@ -30,21 +32,26 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What a judgement rests on. `signers`: who signed each run, by its SHA-256."""
+    """What a judgement rests on.
+
+    `signers`: the checked signature of each run, by its SHA-256; empty where none was asked for.
+    `trusted`: the file of the keys that they were checked against.
+    """
 
     runs: Sequence[Run]
     policy: Policy
     subject: str
     base: Path
     today: date
-    signers: dict[str, str]
+    signers: Mapping[str, Signature]
+    trusted: Path
     warnings: Sequence[str]
 
 
 def render_text(judgement: Judgement, setting: Setting) -> str:
     """What is not shown, then gates that are not met with why and what to do, the verdict last."""
     required = judgement.required
-    lines = [f"Not shown: {_not_shown(judgement, setting)}.", ""]
+    lines = [f"Not shown: {_not_shown(judgement, setting)}.", *_signed(setting), ""]
     for decision in required:
         if not decision.met:
             lines += _open(decision)
@@ -53,7 +60,9 @@ def render_text(judgement: Judgement, setting: Setting) -> str:
     if others:
         told = ", ".join(f"{d.status.gate} {d.status.status.name}" for d in others)
         lines += ["", f"Not required, and not met: {told}."]
-    lines += [f"warning: {warning}" for warning in (*setting.warnings, *judgement.warnings)]
+    lines += [
+        f"warning: {one_line(warning)}" for warning in (*setting.warnings, *judgement.warnings)
+    ]
     return "\n".join([*lines, "", _verdict(judgement)]) + "\n"
 
 
@@ -71,12 +80,24 @@ def render_json(judgement: Judgement, setting: Setting) -> dict[str, Any]:
             {
                 "run_id": run.header.run_id,
                 "sha256": run.sha256,
-                "signed_by": setting.signers.get(run.sha256),
+                **_signature(run, setting),
             }
             for run in setting.runs
         ],
         "gates": [_gate(decision) for decision in judgement.decisions],
         "warnings": [*setting.warnings, *judgement.warnings],
+    }
+
+
+def _signature(run: Run, setting: Setting) -> dict[str, Any]:
+    signature = setting.signers.get(run.sha256)
+    if signature is None:
+        beside = "not checked" if is_signature_beside(run) else "none"
+        return {"signature": beside, "signed_by": None, "key_id": None}
+    return {
+        "signature": "verified",
+        "signed_by": signature.identity,
+        "key_id": signature.key_id,
     }
 
 
@@ -122,7 +143,7 @@ def _open(decision: Decision) -> Iterator[str]:
     mark = "WAIVED  " if decision.waived else "NOT MET "
     yield f"{mark} {_name(decision)}"
     if decision.waived and waiver is not None:
-        told = " ".join(waiver.reason.split())
+        told = one_line(waiver.reason)
         yield f"    waiver  {waiver.owner}, through {waiver.expires}: {told}"
     yield from _several("why   ", decision.why)
     yield from _several("do    ", decision.todo)
@@ -130,7 +151,7 @@ def _open(decision: Decision) -> Iterator[str]:
 
 def _several(label: str, texts: Sequence[str]) -> Iterator[str]:
     for text in texts[:_MOST_REASONS]:
-        yield f"    {label}  {' '.join(text.split())}"
+        yield f"    {label}  {one_line(text)}"
     if len(texts) > _MOST_REASONS:
         yield f"    {label}  and {len(texts) - _MOST_REASONS} more (--json has them)"
 
@@ -147,11 +168,29 @@ def _not_shown(judgement: Judgement, setting: Setting) -> str:
     partial = [d for d in judgement.required if d.met and d.status.status is not Status.DISCHARGED]
     if partial:
         parts.append(f"{count(len(partial), 'required gate')} at full scale")
-    unsigned = [run for run in setting.runs if run.sha256 not in setting.signers]
-    if unsigned:
-        parts.append(f"who made {count(len(unsigned), 'run')} (no signature was asked for)")
+    unknown = [run for run in setting.runs if run.sha256 not in setting.signers]
+    if unknown:
+        parts.append(f"who made {count(len(unknown), 'run')} ({_unchecked(unknown)})")
     parts.append(f"subjects other than {setting.subject}")
     return "; ".join(parts)
+
+
+def _unchecked(runs: Sequence[Run]) -> str:
+    beside = sum(map(is_signature_beside, runs))
+    if not beside:
+        return "unsigned"
+    told = f"signature present at {beside} but not checked: --require-signed does"
+    return f"{len(runs) - beside} unsigned, {told}" if beside < len(runs) else told
+
+
+def _signed(setting: Setting) -> Iterator[str]:
+    for run in setting.runs:
+        signature = setting.signers.get(run.sha256)
+        if signature is not None:
+            yield (
+                f"Run {run.header.run_id} is signed by {signature.identity}: verified against its "
+                f"key {signature.key_id} in {setting.trusted}."
+            )
 
 
 def _verdict(judgement: Judgement) -> str:

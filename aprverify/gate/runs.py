@@ -9,7 +9,7 @@ from aprverify.evidence.promote import promoted_runs
 from aprverify.evidence.reader import read_run
 from aprverify.evidence.records import Run
 from aprverify.trust.trusted import read_trusted
-from aprverify.trust.verify import verify_run
+from aprverify.trust.verify import Signature, verify_run
 
 
 def read_runs(paths: Sequence[Path], evidence_dir: Path) -> tuple[list[Run], list[str]]:
@@ -31,14 +31,14 @@ def read_runs(paths: Sequence[Path], evidence_dir: Path) -> tuple[list[Run], lis
     return list(runs.values()), warnings
 
 
-def signers(runs: Sequence[Run], trusted_keys: Path, identity: str | None) -> dict[str, str]:
+def signers(runs: Sequence[Run], trusted_keys: Path, identity: str | None) -> dict[str, Signature]:
     """Who signed each run, by the run's SHA-256. `identity`: the only one whose word is taken.
 
     Raises:
         EvidenceRefused: a signature is missing, false, or of nobody that `trusted_keys` names.
     """
     trusted = read_trusted(trusted_keys)
-    return {run.sha256: verify_run(run, trusted, identity).identity for run in runs}
+    return {run.sha256: verify_run(run, trusted, identity) for run in runs}
 
 
 def _at(path: Path, *, is_default: bool) -> Iterator[Run]:

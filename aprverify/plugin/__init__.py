@@ -18,7 +18,7 @@ from aprverify.outcomes import NotRun
 from aprverify.plan import LANES, TEETH, Entry, make_plan
 from aprverify.plugin import lanes, selection, wording
 from aprverify.plugin.attempt import Attempt
-from aprverify.plugin.fixtures import assets, case, configuration, measured, subject
+from aprverify.plugin.fixtures import assets, case, configuration, measured, series, subject
 from aprverify.plugin.import_watch import ImportWatch
 from aprverify.plugin.problems import problem_items
 from aprverify.plugin.recorder import ROW, TYPED_KEYWORD, Recorder
@@ -26,7 +26,7 @@ from aprverify.plugin.requirements import check_requirements
 from aprverify.plugin.state import ATTEMPT, STATE, State, build_state
 from aprverify.suite import Suite, SuiteError, find_suite
 
-__all__ = ["assets", "case", "configuration", "measured", "subject"]
+__all__ = ["assets", "case", "configuration", "measured", "series", "subject"]
 
 WATCH = pytest.StashKey[ImportWatch]()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from aprverify.contract.claims import ClaimBroken, Outcome, Value
+from aprverify.evidence.series import Series, disagreement, malformed
 from aprverify.evidence.writer import utc_now
 from aprverify.judging import judge
 from aprverify.outcomes import Broken, Falsified, Inconclusive, NotRun, Survived
 from aprverify.plan import Entry
 from aprverify.planting import Plant
+from aprverify.plugin.recording import series_of
 
 
 @dataclass
@@ -26,6 +28,7 @@ class Attempt:
     configurations: Mapping[str, Mapping[str, Any]]
     comparisons: list[tuple[str, Outcome]] = field(default_factory=list)
     measures: dict[str, Any] = field(default_factory=dict)
+    recorded: list[Series] = field(default_factory=list)
     assets: dict[str, str] = field(default_factory=dict)
     plant: Plant | None = None
     plant_report: Path | None = None
@@ -53,6 +56,43 @@ class Attempt:
         if not self.all_hold:
             raise Falsified(self.explanation())
 
+    def series(
+        self,
+        name: str,
+        points: Iterable[tuple[Any, Any]],
+        *,
+        x: str,
+        y: str,
+        x_unit: str = "",
+        y_unit: str = "",
+        claim: str | None = None,
+    ) -> None:
+        """Record how something went, for pictures; to be called before `measured`.
+
+        `points` are (x, y) with x finite and increasing; a y of None, NaN or infinity is a gap. Of
+        more than 256, those stay that `aprverify.evidence.series.thinned` says. `claim` is the id
+        of the claim that judges the largest y. Without points nothing is recorded.
+
+        Raises:
+            Broken: a series that the reader of the run would refuse, or one after `measured`.
+        """
+        try:
+            self._admit(name, claim)
+            labels = (x, x_unit, y, y_unit)
+            if found := series_of(name, points, labels, claim):
+                for fault in malformed([*self.recorded, found]):
+                    raise Broken(fault)
+                self.recorded.append(found)
+        except Broken as fault:
+            self._fault = self._fault or fault
+            raise
+
+    def _admit(self, name: str, claim: str | None) -> None:
+        if self.measures:
+            raise Broken(f"series {name} came after measured(); record every series before it")
+        if claim is not None and claim not in {declared.id for declared in self.entry.test.claims}:
+            raise Broken(f"series {name}: {claim} is no claim of {self.entry.test.id}")
+
     def _take(self, delivered: Mapping[str, Any]) -> None:
         test = self.entry.test
         if self.measures:
@@ -75,6 +115,14 @@ class Attempt:
                 self.comparisons.append((claim, judged))
         if faults:
             raise Broken("; ".join(faults))
+        self._check_series()
+
+    def _check_series(self) -> None:
+        for series in self.recorded:
+            judged = [outcome for claim, outcome in self.comparisons if claim == series.claim]
+            if judged and (fault := disagreement(series, judged)):
+                self.recorded = []  # the reader would refuse the run, verdict and all
+                raise Broken(fault)
 
     @property
     def all_hold(self) -> bool:
@@ -175,6 +223,7 @@ class Attempt:
             "reason": self.reason,
             "comparisons": [{"claim": c, **asdict(o)} for c, o in self.comparisons],
             "measures": self.measures,
+            **({"series": [asdict(series) for series in self.recorded]} if self.recorded else {}),
             "plant": plant
             and {"reached": plant.reached, "changed": plant.changed, "canary": self.canary},
             "assets": self.assets,

@@ -1,4 +1,4 @@
-"""The fixtures that a falsifier may ask for: subject, case, measured and assets."""
+"""The fixtures that a falsifier may ask for: subject, case, measured, series and assets."""
 
 from __future__ import annotations
 
@@ -49,6 +49,13 @@ def measured(entry: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
     """Deliver what was measured, once: ``measured(loss=loss)`` evaluates the claims."""
     measure: Callable[..., None] = request.node.stash[ATTEMPT].measured
     return measure
+
+
+@pytest.fixture
+def series(entry: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Record how something went: ``series("loss", points, x="optimizer step", y="loss")``."""
+    record: Callable[..., None] = request.node.stash[ATTEMPT].series
+    return record
 
 
 @pytest.fixture

@@ -100,6 +100,11 @@ def read_envelope(file: Path) -> Envelope:
     return envelope
 
 
+def is_signature_beside(run: Run) -> bool:
+    """Whether there is a signature to check; it may be of anybody, of another run, or damaged."""
+    return run.path.with_name(SIGNATURE_FILE).exists()
+
+
 def signature_words(run: Run, trusted: Trusted) -> str:
     """Who answers for the run, in a few words for the first lines of what is printed.
 
@@ -115,7 +120,8 @@ def signature_words(run: Run, trusted: Trusted) -> str:
     except UnusableKeys as refusal:
         return f"signed, and not checked by whom: {refusal}"
     also = f", and by {', '.join(signature.others)}" if signature.others else ""
-    return f"signed by {signature.identity}{also} (verified)"
+    key = f"verified against its key {signature.key_id} in {trusted.path}"
+    return f"signed by {signature.identity} ({key}){also}"
 
 
 def _signers(file: Path, envelope: Envelope, trusted: Trusted) -> Iterator[tuple[str, str]]:

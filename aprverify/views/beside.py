@@ -8,17 +8,16 @@ from pathlib import Path
 from aprverify.evidence.index import HISTORY_PICTURE, render_index
 from aprverify.evidence.records import Run
 from aprverify.evidence.report import (
-    LAYERS_PICTURE,
-    LOSSES_PICTURE,
+    CURVES_PICTURE,
+    ERRORS_PICTURE,
     MARGINS_PICTURE,
     TEETH_PICTURE,
     pictures_of,
     render_report,
 )
 from aprverify.evidence.saving import write_text
+from aprverify.views.pictures.curves import render_curves, render_errors
 from aprverify.views.pictures.history import render_history
-from aprverify.views.pictures.layers import render_layers
-from aprverify.views.pictures.losses import render_losses
 from aprverify.views.pictures.margins import render_margins
 from aprverify.views.pictures.teeth import render_teeth
 
@@ -27,8 +26,8 @@ INDEX_FILE = "README.md"
 _RENDER = {
     MARGINS_PICTURE: render_margins,
     TEETH_PICTURE: render_teeth,
-    LOSSES_PICTURE: render_losses,
-    LAYERS_PICTURE: render_layers,
+    CURVES_PICTURE: render_curves,
+    ERRORS_PICTURE: render_errors,
 }
 
 

@@ -12,6 +12,7 @@ from aprverify.evidence.merge import Merged, Origin
 from aprverify.evidence.provenance import where
 from aprverify.evidence.records import ContractRecord, TestRecord
 from aprverify.evidence.status import gate_statuses
+from aprverify.evidence.terminal import one_line
 
 _WIDTH = 100
 _MARGINS_SHOWN = 3
@@ -36,7 +37,7 @@ def render_show(identity: str, contracts: Sequence[ContractRecord], merged: Merg
 def _contract(
     contract: ContractRecord, tests: Sequence[TestRecord], merged: Merged
 ) -> Iterator[str]:
-    yield f"{contract.id} {contract.version}  {contract.title}"
+    yield f"{contract.id} {contract.version}  {one_line(contract.title)}"
     names = {test.id for test in tests}
     for status in gate_statuses([contract], merged.rows, merged.stale_keys):
         gate = next(gate for gate in contract.gates if gate.id == status.gate)

@@ -148,6 +148,21 @@ def reason(kind: str = "device", detail: str = "no CUDA device", remedy: str = "
     return {"kind": kind, "detail": detail, "remedy": remedy}
 
 
+def series(**changes: Any) -> Body:
+    """A loss over three steps, or other values; as many as there are were measured."""
+    body = {
+        "name": "loss",
+        "x_label": "optimizer steps",
+        "x_unit": "",
+        "y_label": "loss",
+        "y_unit": "nats/token",
+        "claim": None,
+        "x": list(changes.pop("x", range(len(changes.get("y", "abc"))))),
+        "y": [2.0, 1.0, 0.5],
+    }
+    return {"measured": len(body["x"]), **body, **changes}
+
+
 GOOD_ROWS = (row(), row("caught", defect="drop-bias"))
 
 

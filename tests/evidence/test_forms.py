@@ -12,7 +12,7 @@ from aprverify.evidence import reader
 from aprverify.evidence.forms import Forms
 from aprverify.evidence.values import encode
 
-from .builder import comparison, row
+from .builder import comparison, row, series
 
 PROBES = (
     None, True, False, 0, 1, -1, 2**70, 0.0, 1.0, -1.0, 0.5, "", "x", "NaN", "held", "row", "full",
@@ -48,6 +48,7 @@ def test_a_line_of_a_known_form_is_valid() -> None:
     forms = Forms(reader._schema())
     validator = reader._validators()["row"]
     lines = [line(), line(comparisons=[comparison(), comparison("a", "b", "in")])]
+    lines.append(line(series=[series(y=[0.5, None, 2]), series(name="e", claim="c1")]))
     verdicts: dict[object, bool] = {}
     seen = 0
     for body in (one for start in lines for one in altered(start)):

@@ -11,6 +11,7 @@ from aprverify.evidence.index import render_index
 from aprverify.evidence.merge import merge_runs
 from aprverify.evidence.records import Run
 from aprverify.evidence.status import Status, gate_statuses
+from aprverify.trust.verify import SIGNATURE_FILE
 
 from .builder import ENVIRONMENT, GPU, NEWER_SHA, SHA, Body, build_run, contract, reason, row
 
@@ -126,6 +127,20 @@ def test_a_gate_that_never_ran_is_in_the_index(tmp_path: Path) -> None:
     """With those words."""
     index = render_index([run_on(tmp_path, MONDAY, row("not_run"))], None)
     assert "| *C-A* |  |  |  |  |\n| **GATE-A** | PENDING | – | never run | 0/1 |" in index
+
+
+def test_the_index_believes_no_signature_that_it_did_not_check(tmp_path: Path) -> None:
+    """Whatever lies beside a run; and it does not call such a run unsigned."""
+    runs = [run_on(tmp_path, MONDAY, row()), run_on(tmp_path, TUESDAY, row())]
+    runs[0].path.with_name(SIGNATURE_FILE).write_text("{}")
+    assert (
+        render_index(runs, None)
+        .splitlines()[0]
+        .endswith(
+            "who made the runs (1 unsigned; signature present at 1 but not checked here: "
+            "`aprverify gate --require-signed` does)."
+        )
+    )
 
 
 def test_the_first_line_of_the_index_says_what_is_not_shown(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_the_first_line_says_what_is_not_shown(mixed: Run) -> None:
         "**Not shown:** 1 of 3 claim entries did not run (no CUDA device: 1); full scale for 1 of "
         "1 claim entry that held; 1 of 3 planted defects did not run (weights \\| not fetched: 1); "
         "other subjects than bundled, other machines than this run's, and faults that no claim is "
-        "about; who made this file (it is unsigned)."
+        "about; who made this run (whether it is signed, aprverify check says)."
     )
 
 

@@ -50,7 +50,7 @@ def test_a_gate_whose_every_entry_is_as_hoped_is_met(
     """And says what was not looked at first, the verdict last."""
     assert judge(write_run(declared, "a")) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("Not shown: who made 1 run")
+    assert lines[0].startswith("Not shown: who made 1 run (unsigned);")
     assert lines[-1] == "GATE MET: 1 required gate."
 
 
@@ -679,6 +679,21 @@ def test_a_signature_of_somebody_trusted_is_enough(
     sign_run(read_run(run), keys.load_key(tmp_path / "key"), statement)
     status, body = told(capsys, judge, run, "--require-signed")
     assert (status, body["runs"][0]["signed_by"]) == (0, "ada")
+    assert body["runs"][0]["key_id"] == public.key_id
+    capsys.readouterr()
+    judge(run, "--require-signed")
+    trusted = declared.root / "trusted-keys.yaml"
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "Not shown: subjects other than toy.",
+        f"Run a is signed by ada: verified against its key {public.key_id} in {trusted}.",
+    ]
+    assert judge(run, other) == 0
+    assert capsys.readouterr().out.startswith(
+        "Not shown: who made 2 runs (1 unsigned, signature present at 1 but not checked: "
+        "--require-signed does)"
+    )
+    _, body = told(capsys, judge, run, other)
+    assert [one["signature"] for one in body["runs"]] == ["not checked", "none"]
     assert judge(run, "--require-signed", "ada") == 0
     assert judge(run, "--require-signed", "bob") == 7
     assert judge(run, other, "--require-signed") == 7

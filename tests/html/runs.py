@@ -27,6 +27,7 @@ from ..evidence.builder import (
     contract,
     reason,
     row,
+    series,
     write_run,
 )
 
@@ -36,7 +37,14 @@ DEFECTS = ("drop-bias", "eps", "other-trainer")
 REMEDY = "pytest --lane cuda"
 MIXED = (
     row("survived", scale="reduced", defect="eps"),
-    row(scale="reduced", observed=0.987654321, seconds=12.5),
+    row(
+        scale="reduced", observed=0.987654321, seconds=12.5,
+        series=[
+            series(x=[1, 2.5, 40], y=[3.14159265358979, None, 2], measured=3),
+            series(name="held out", x=range(256), y=[i / 7 for i in range(256)], measured=6000),
+            series(name="by depth", y=[0.1, 0.987654321], claim="c1", y_unit=""),
+        ],
+    ),
     row("falsified", case="cuda-bf16", observed=math.nan, assets={"weights": "c" * 64}),
     row("not_run", case="cuda-f32", reason=reason(remedy=REMEDY)),
     row("caught", scale="reduced", defect="drop-bias", observed=3, seconds=2.0),
@@ -108,8 +116,12 @@ def hostile(folder: Path) -> Run:
         "contract": bad, "test": bad, "falsifier": bad, "case": {"device": bad, bad: bad},
         "measures": {bad: {bad: [bad]}, "deep": _deep(200)}, "assets": {bad: "f" * 64},
         "nodeid": bad, "worker": bad,
+        "series": [
+            series(name=f"{bad}{i}", x_label=bad, x_unit=bad, y_label=bad, y_unit=bad, claim=claim)
+            for i, claim in enumerate((None, bad))
+        ],
     }  # fmt: skip
-    compared = comparison(bad, bad, "==", claim=bad, text=bad, unit=bad)
+    compared = comparison(2.0, 3, claim=bad, text=bad, unit=bad)
     missed = comparison(bad, "other", "==", claim=bad, text=bad, unit=bad)
     rows = (
         {**row("held", bad), **common, "key": f"{bad}[{bad}]", "comparisons": [compared]},

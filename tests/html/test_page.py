@@ -30,14 +30,15 @@ from .tree import Node, parse
 
 MADE: dict[str, Callable[[Path], Run]] = {"mixed": runs.mixed, "hostile": runs.hostile}
 _ELEMENTS = (
-    "a body button caption code col colgroup dd details div dl dt form h1 h2 h3 h4 head header "
-    "html input label li link main meta nav option p rect script section select span strong style "
-    "summary svg table tbody td th thead title tr ul wbr"
+    "a body button caption circle code col colgroup dd details div dl dt form h1 h2 h3 h4 head "
+    "header html input label li line link main meta nav option p polyline rect script section "
+    "select span strong style summary svg table tbody td text th thead title tr ul wbr"
 )
 _ATTRIBUTES = (
-    "aria-hidden aria-label autocomplete charset class colspan content data-contract data-device "
-    "data-find data-outcome data-v height hidden href http-equiv id lang name open placeholder "
-    "preserveaspectratio rel role scope spellcheck type value viewbox width x"
+    "aria-hidden aria-label autocomplete charset class colspan content cx cy data-contract "
+    "data-device data-find data-outcome data-v height hidden href http-equiv id lang name open "
+    "placeholder points preserveaspectratio r rel role scope spellcheck text-anchor type value "
+    "viewbox width x x1 x2 y y1 y2"
 )
 _RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
@@ -89,6 +90,8 @@ def _recorded(row: Row) -> list[str]:
         row.started, row.worker, exact(row.seconds), shlex.quote(row.nodeid), row.defect or "",
     ]  # fmt: skip
     texts += [text for c in row.comparisons for text in (c.claim, c.text, c.op, c.unit)]
+    texts += [text for s in row.series for text in (s.name, s.x_axis, s.y_axis)]
+    texts += [f"{exact(x)}, {exact(y)}" for s in row.series for x, y in s.points if y is not None]
     texts += [exact(value) for c in row.comparisons for value in (c.observed, c.bound)]
     named = [*row.measures.items(), *row.case.items(), *row.assets.items()]
     texts += [text for name, value in named for text in (name, exact(value))]
@@ -159,6 +162,37 @@ def test_what_went_wrong_lies_open(tmp_path: Path) -> None:
         if "open" in body.all("details")[0].attributes
     }
     assert opened == {"falsified", "survived", "broken"}
+
+
+def test_curves_and_errors_are_drawn_for_the_run_and_for_each_entry(tmp_path: Path) -> None:
+    """A chapter with those of the claims, and with each entry its own; without any, neither."""
+    page = parse(render(runs.mixed(tmp_path / "a")))
+    (chapter,) = page.all("section", id="recorded")
+    titles = [
+        "TEST-A[cpu-f32]", "TEST-A by depth: 1 case, at most 0.9877 of the bound",
+    ]  # fmt: skip
+    drawn = [node.attributes["aria-label"] for node in chapter.all("svg")]
+    assert drawn == titles
+    lines = by_key(page)
+    own = {key: [s.attributes["aria-label"] for s in n.all("svg")] for key, n in lines.items()}
+    assert own == {key: titles if key == "TEST-A[cpu-f32]" else [] for key in lines}
+    assert "held out: 256 points of 6000" in lines["TEST-A[cpu-f32]"].text
+    (nav,) = page.all("nav")
+    assert "#recorded" in [link.attributes["href"] for link in nav.all("a")]
+    without = parse(render(build_run(tmp_path / "b")))
+    assert without.all("section", id="recorded") == []
+    assert "#recorded" not in [link.attributes.get("href") for link in without.all("a")]
+
+
+def test_a_picture_on_the_page_has_a_colour_for_each_of_its_classes(tmp_path: Path) -> None:
+    """An element without one would be black, in the dark scheme on black."""
+    page = parse(render(runs.mixed(tmp_path)))
+    style = page.all("style")[0].text
+    parts = [node for plot in page.all("svg", **{"class": "plot"}) for node in plot.all()]
+    used = {(n.name, n.attributes["class"]) for n in parts if "class" in n.attributes}
+    assert len(used) > 4
+    for name, kind in used:
+        assert f".plot .{kind} {{" in style or f".plot {name}.{kind} {{" in style
 
 
 def test_every_claim_gate_and_machine_is_on_the_page(run: Run) -> None:

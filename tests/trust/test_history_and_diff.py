@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from aprverify.cli import main
+from aprverify.evidence.changes import Changes, changes_between
+from aprverify.evidence.changes_markdown import changes_lines, render_changes
 from aprverify.evidence.history import history
-from aprverify.evidence.history_diff import Difference, difference
-from aprverify.evidence.history_markdown import render_difference, render_history
+from aprverify.evidence.history_markdown import render_history
 from aprverify.evidence.reader import read_run
 from aprverify.evidence.records import Run
 from tests.evidence.builder import ENVIRONMENT, NEWER_SHA, Body, contract, reason, row, write_run
@@ -28,14 +29,14 @@ def run_of(path: Path, *rows: Body, day: int = 2, **options: Any) -> Run:
     return read_run(write_run(path / "run.jsonl", made, started=started, **options))
 
 
-def compared(tmp_path: Path, before: list[Body], after: list[Body], **later: Any) -> Difference:
+def compared(tmp_path: Path, before: list[Body], after: list[Body], **later: Any) -> Changes:
     """The difference of two runs of these rows."""
-    return difference(
+    return changes_between(
         run_of(tmp_path / "a", *before), run_of(tmp_path / "b", *after, day=3, **later)
     )
 
 
-def kinds(found: Difference) -> dict[str, list[str]]:
+def kinds(found: Changes) -> dict[str, list[str]]:
     """The entries in each of the lists of outcomes."""
     names = ("new", "fixed", "still_failing", "gone", "other")
     return {n: [c.key for c in getattr(found, n)] for n in names if getattr(found, n)}
@@ -85,7 +86,7 @@ def test_every_change_of_outcome_has_its_place(
 def test_two_equal_runs_differ_in_nothing(tmp_path: Path) -> None:
     """Not even in their times."""
     found = compared(tmp_path, [r("held"), TEETH], [r("held"), TEETH])
-    assert found == Difference((), (), (), (), (), (), (), (), ())
+    assert found == Changes((), (), (), (), (), (), (), (), (), ())
 
 
 @pytest.mark.parametrize(
@@ -148,15 +149,32 @@ def test_other_surroundings_are_told_with_the_entries_they_concern(tmp_path: Pat
     }
 
 
+def test_a_gate_with_another_status_is_told(tmp_path: Path) -> None:
+    """By name, for a machine and for a reader; and it is worse only where it got worse."""
+    found = compared(tmp_path, [r("held")], [r("falsified")])
+    (change,) = found.gates
+    assert (change.gate, change.before, change.after) == ("GATE-A", "PENDING", "FALSIFIED")
+    assert change.worse
+    back = changes_between(read_run(tmp_path / "b"), read_run(tmp_path / "a"))
+    assert not back.gates[0].worse
+    assert "| GATE-A | FALSIFIED | PENDING |" in "\n".join(changes_lines(back, "##"))
+
+
 def test_the_first_line_of_a_difference_says_whether_it_is_worse(tmp_path: Path) -> None:
     """In both directions, with what is behind it further down."""
     a = run_of(tmp_path / "a", r("held"))
     b = run_of(tmp_path / "b", r("falsified"), day=3)
-    worse = render_difference(a, b, difference(a, b))
-    assert worse.splitlines()[0] == "**Worse: 1 new failure; 0 still failing, 0 fixed.**"
+    worse = render_changes(a, b, changes_between(a, b))
+    assert worse.splitlines()[0] == (
+        "**Worse: 1 new failure; 0 still failing, 0 fixed, 1 gate changed status "
+        "(1 for the worse), 1 value nearer to the bound.**"
+    )
     assert f"`{KEY}`" in worse and "c1: loss \\<= bound" in worse
-    better = render_difference(b, a, difference(b, a))
-    assert better.splitlines()[0] == "**Nothing became worse: 0 still failing, 1 fixed.**"
+    better = render_changes(b, a, changes_between(b, a))
+    assert better.splitlines()[0] == (
+        "**Nothing became worse: 0 still failing, 1 fixed, 1 gate changed status "
+        "(0 for the worse).**"
+    )
 
 
 def test_the_exit_status_of_diff_is_documented(

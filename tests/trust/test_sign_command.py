@@ -58,7 +58,8 @@ def test_a_run_is_signed_and_verified(tmp_path: Path, file: Path, trusted: Path)
     assert (signature.identity, signature.others) == ("ann", ("bob",))
     assert verify(file, read_trusted(trusted), "bob").others == ("ann",)
     said = signature_words(read_run(file), read_trusted(trusted))
-    assert said == "signed by ann, and by bob (verified)"
+    key = f"verified against its key {signature.key_id} in {trusted}"
+    assert said == f"signed by ann ({key}), and by bob"
     nobody = signature_words(read_run(file), Trusted(Path("none.yaml")))
     assert "by nobody who is known" in nobody and "verified" not in nobody
 

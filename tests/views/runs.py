@@ -18,6 +18,7 @@ from tests.evidence.builder import (
     contract,
     reason,
     row,
+    series,
 )
 
 CASES = {"cpu-f32": "reduced", "cuda-bf16": "full", "cuda-f32": "full"}
@@ -43,6 +44,32 @@ def mixed(folder: Path, rows: tuple[Body, ...] = ROWS, **options: object) -> Run
     """A run with an entry of every outcome but inconclusive."""
     machine = {**ENVIRONMENT, "gpus": [GPU]}
     return build_run(folder, rows, contracts=(declared(),), environment=machine, **options)
+
+
+def recording(folder: Path) -> Run:
+    """Four cases with a curve of two lines and an error by depth; one falsified, one with a gap.
+
+    Its names hold markup.
+    """
+    cases = {f"cpu-{name}": "full" for name in "abcd"}
+    observed = {"cpu-a": 0.5, "cpu-b": 0.01, "cpu-c": 20.0, "cpu-d": math.nan}
+    return build_run(
+        folder,
+        tuple(_recorded(case, value) for case, value in observed.items()),
+        contracts=(contract(cases),),
+    )
+
+
+def _recorded(case: str, observed: float) -> Body:
+    outcome = "held" if observed <= 1 else "falsified"
+    judged = [0.001, None if math.isnan(observed) else observed, 0.0]
+    depth = {"x_label": "depth", "y_label": "error", "y_unit": "", "claim": "c1"}
+    found = [
+        series(name=NASTY[:8], x=[*range(1, 101)], y=[math.exp(-i / 30) for i in range(100)]),
+        series(name="held out", x=[20, 60, 100], y=[0.7, None, 0.3]),
+        series(name="by depth", y=judged, **depth),
+    ]
+    return row(outcome, case=case, observed=observed, series=found)
 
 
 def saying(folder: Path, text: str) -> Run:

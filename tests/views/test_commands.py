@@ -55,7 +55,7 @@ def test_report_leaves_the_report_with_every_picture_that_it_shows(tmp_path: Pat
     mixed(tmp_path)
     assert call(tmp_path, "report", tmp_path) == verdict.OK
     text = (tmp_path / "report.md").read_text("utf-8")
-    linked = {name for name in ("margins.svg", "teeth.svg", "losses.svg") if f"({name})" in text}
+    linked = {name for name in ("margins.svg", "teeth.svg", "curves.svg") if f"({name})" in text}
     assert linked == {path.name for path in tmp_path.glob("*.svg")} == {"margins.svg", "teeth.svg"}
     assert call(tmp_path, "check", tmp_path) == verdict.FALSIFIED
     picture = tmp_path / "teeth.svg"
@@ -101,20 +101,29 @@ def test_what_changed_is_told_of_an_earlier_run(
     assert "--output" in capsys.readouterr().err
     assert call(tmp_path, "report", new, "--since", old, "--output", "-") == verdict.OK
     text = capsys.readouterr().out
-    assert "Since `old`: 1 gate changed status (1 for the worse), 1 entry changed outcome." in text
+    assert (
+        "Worse: 1 new failure; 0 still failing, 0 fixed, 1 gate changed status "
+        "(1 for the worse), 1 value nearer to the bound. Compared with `old`."
+    ) in text
     assert "| GATE-A | DISCHARGED | FALSIFIED |" in text
-    assert "- `TEST-A[cpu-f32]`: held → falsified" in text
+    assert "### New failures: 1" in text
+    assert "| `TEST-A[cpu-f32]` | held → falsified |" in text
 
 
 def test_the_same_run_changed_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And a margin that shrank by a tenth of its tolerance is told."""
-    for name, observed in (("a", 0.5), ("b", 0.61)):
+    """And a value that came much nearer to its bound is told."""
+    for name, observed in (("a", 0.4), ("b", 0.9)):
         build_run(tmp_path / name, (row(observed=observed),), run_id=name)
     a, b = tmp_path / "a", tmp_path / "b"
     call(tmp_path, "report", a, "--since", a, "--output", "-")
-    assert "Since `a`: nothing but measured values." in capsys.readouterr().out
+    assert (
+        "Nothing became worse: 0 still failing, 0 fixed. Compared with `a`."
+        in capsys.readouterr().out
+    )
     call(tmp_path, "report", b, "--since", a, "--output", "-")
-    assert "- `TEST-A[cpu-f32]`: +0.5 → +0.39" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "0 fixed, 1 value nearer to the bound." in said
+    assert "40.0% → 90.0%" in said
 
 
 def test_show_says_what_is_claimed_and_what_was_last_seen(

@@ -10,22 +10,21 @@ import pytest
 
 from aprverify.evidence.records import Run
 from aprverify.views.beside import files_of_index, pictures
+from aprverify.views.pictures.curves import render_curves, render_errors
 from aprverify.views.pictures.history import render_history
-from aprverify.views.pictures.layers import render_layers
-from aprverify.views.pictures.losses import render_losses
 from aprverify.views.pictures.margins import render_margins
 from aprverify.views.pictures.svg import text_of
 from aprverify.views.pictures.teeth import render_teeth
-from tests.evidence.builder import build_run, claiming, comparison, contract, row
+from tests.evidence.builder import build_run, claiming, comparison, contract, row, series
 
-from .runs import NASTY, committed, mixed
+from .runs import NASTY, committed, mixed, recording
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def all_pictures(tmp_path: Path) -> list[str]:
     """Of one of everything and of what is committed."""
-    runs = [mixed(tmp_path), *committed()]
+    runs = [mixed(tmp_path), recording(tmp_path / "series"), *committed()]
     drawn = [picture for run in runs for picture in pictures(run).values()]
     return [*drawn, render_history(runs), files_of_index(runs)["history.svg"]]
 
@@ -42,7 +41,7 @@ def said(picture: str) -> list[str]:
 
 def test_a_picture_runs_nothing_and_fetches_nothing(tmp_path: Path) -> None:
     """A code-hosting page shows it as an image; elsewhere it must be as harmless."""
-    allowed = {"svg", "title", "desc", "style", "rect", "text", "line", "circle", "g"}
+    allowed = {"svg", "title", "desc", "style", "rect", "text", "line", "polyline", "circle", "g"}
     for picture in all_pictures(tmp_path):
         elements = list(ET.fromstring(picture).iter())
         assert {element.tag.removeprefix(SVG) for element in elements} <= allowed
@@ -152,37 +151,100 @@ def test_the_history_has_a_row_a_gate_and_a_column_a_run(tmp_path: Path) -> None
     assert "GATE-A !" in written
 
 
-def test_losses_are_drawn_where_both_were_measured(tmp_path: Path) -> None:
-    """And no picture of them is made of a run that has none, or only planted ones."""
-    losses = {"loss": 0.5, "first_loss": 10.0, "final_loss": 4.0}
-    with_losses = build_run(tmp_path / "a", (row(measures=losses),))
-    assert "losses.svg" in pictures(with_losses)
-    assert any(
-        text.startswith("10.000 → 4.000  TEST-A") for text in texts(render_losses(with_losses))
+def test_there_is_a_picture_of_what_was_recorded_and_of_nothing_else(tmp_path: Path) -> None:
+    """Neither of a run without series, nor of planted defects alone."""
+    assert {"curves.svg", "errors.svg"} <= pictures(recording(tmp_path / "a")).keys()
+    planted = row(
+        "caught", defect="drop-bias", series=[series(), series(name="e", claim="c1", y=[2])]
     )
-    planted = row("caught", defect="drop-bias", measures={**losses, "loss": 2.0})
-    assert "losses.svg" not in pictures(build_run(tmp_path / "b", (row(), planted)))
+    run = build_run(tmp_path / "b", (row(), planted))
+    assert pictures(run).keys() == {"margins.svg", "teeth.svg"}
+    assert len(said(render_curves(run))) == len(said(render_errors(run))) == 0
     assert pictures(build_run(tmp_path / "c", (row("not_run"),))) == {}
 
 
-def test_the_layer_of_the_largest_error_is_drawn(tmp_path: Path) -> None:
-    """By claim and quantity: in its column, how often, and how large at most."""
-    cases = {name: "full" for name in ("a", "b", "c")}
-    measured = [
-        {"loss": 0.5, "gradient_error": 1e-6, "worst_gradient": "model.layers.2.q.weight"},
-        {"loss": 0.5, "gradient_error": 3e-6, "worst_gradient": "model.layers.2.k.weight"},
-        {"loss": 0.5, "forward_ratio": 1.5, "forward_worst": "embed_tokens.out"},
-    ]
-    rows = [row(case=case, measures=m) for case, m in zip(cases, measured, strict=True)]
-    run = build_run(tmp_path, tuple(rows), contracts=(contract(cases),))
-    assert "layers.svg" in pictures(run)
-    picture = render_layers(run)
-    assert said(picture) == ["TEST-A gradient: 2 cases", "TEST-A forward: 1 case"]
-    assert {"at most 3e-06", "at most 1.5"} <= set(texts(picture))
-    columns = {
-        text.text: float(text.attrib["x"])
+def places(picture: str, name: str) -> list[tuple[float, float]]:
+    """The places of the first line that says `name`, in px."""
+    lines = ET.fromstring(picture).iter(f"{SVG}polyline")
+    found = next(one for one in lines if one.findtext(f"{SVG}title") == name)
+    return [tuple(map(float, pair.split(","))) for pair in found.attrib["points"].split()]  # type: ignore[misc]
+
+
+def ticks(picture: str, anchor: str) -> dict[str, tuple[float, float]]:
+    """Where the numbers of an axis stand: y ends at its line, x in the middle below it."""
+    return {
+        text.text or "": (float(text.attrib["x"]), float(text.attrib["y"]))
         for text in ET.fromstring(picture).iter(f"{SVG}text")
-        if text.attrib["text-anchor"] == "middle"
+        if text.attrib["text-anchor"] == anchor
     }
-    dots = [float(dot.attrib["cx"]) for dot in ET.fromstring(picture).iter(f"{SVG}circle")]
-    assert dots == [columns["2"], columns["–"]]
+
+
+def test_a_curve_goes_through_its_points(tmp_path: Path) -> None:
+    """By the numbers on the axes, from the first to the last, with its last value at its end."""
+    values = [4.0, 2.0, 1.0]
+    body = row(series=[series(x=[0, 50, 100], y=values), series(name="held out", x=[100], y=[3])])
+    picture = render_curves(build_run(tmp_path, (body,)))
+    x, y = ticks(picture, "middle"), ticks(picture, "end")
+    drawn = places(picture, "loss")
+    assert [left for left, _ in drawn] == pytest.approx(
+        [x["0"][0], (x["0"][0] + x["100"][0]) / 2, x["100"][0]]
+    )
+    assert [top for _, top in drawn] == pytest.approx([y[f"{v:g}"][1] - 4 for v in values])
+    assert {"loss 1", "held out 3", "loss, nats/token", "optimizer steps"} <= set(texts(picture))
+
+
+def test_a_gap_is_no_line(tmp_path: Path) -> None:
+    """What was not finite splits the line, and shows as a mark at the top."""
+    body = row(series=[series(x=range(5), y=[4.0, 3.0, None, 2.0, 1.0])])
+    picture = render_curves(build_run(tmp_path, (body,)))
+    lines = [one.attrib["points"] for one in ET.fromstring(picture).iter(f"{SVG}polyline")]
+    assert [len(points.split()) for points in lines] == [2, 2]
+    assert "loss: 2, not finite" in said(picture)
+    assert texts(picture).count("loss 1") == 1
+
+
+def test_an_error_is_drawn_in_units_of_its_bound(tmp_path: Path) -> None:
+    """On the line at its bound, a decade below at a tenth; beyond the axis at its end."""
+    errors = [0.02, 0.2, 2.0, 2000.0, 0.0]
+    compared = [comparison(2000.0, 2.0)]
+    found = series(name="by depth", y=errors, claim="c1", x_label="depth")
+    run = build_run(tmp_path, (row("falsified", comparisons=compared, series=[found]),))
+    picture = render_errors(run)
+    heights = [top for _, top in places(picture, "TEST-A[cpu-f32]")]
+    (bound,) = (
+        float(one.attrib["y1"])
+        for one in ET.fromstring(picture).iter(f"{SVG}line")
+        if one.attrib["class"] == "ink-stroke"
+    )
+    decade = heights[1] - bound
+    assert decade > 20 and heights[2] == bound
+    assert heights[0] - bound == pytest.approx(2 * decade, abs=0.02)
+    assert bound - heights[3] == pytest.approx(decade, abs=0.02)
+    assert heights[4] - bound == pytest.approx(3 * decade, abs=0.02)
+    assert "TEST-A by depth: 1 case, at most 1000 of the bound" in texts(picture)
+    assert 'class="bad-stroke"' in picture and 'class="mark-stroke"' not in picture
+
+
+def test_every_case_of_a_claim_is_a_line_of_one_plot(tmp_path: Path) -> None:
+    """Only what failed is marked as bad; an error that is not finite is told in the title."""
+    picture = render_errors(recording(tmp_path))
+    assert "TEST-A by depth: 4 cases, an error is not finite" in texts(picture)
+    kinds = [
+        (one.findtext(f"{SVG}title"), one.attrib["class"])
+        for one in ET.fromstring(picture).iter(f"{SVG}polyline")
+    ]
+    assert kinds == [
+        ("TEST-A[cpu-a]", "mark-stroke"),
+        ("TEST-A[cpu-b]", "mark-stroke"),
+        ("TEST-A[cpu-c]", "bad-stroke"),
+    ]
+
+
+def test_the_largest_numbers_have_a_place(tmp_path: Path) -> None:
+    """Their distance has no float, and one value alone has no distance at all."""
+    wide = series(x=[-1.7e308, 0.5, 1.7e308], y=[-1.7e308, 0, 1.7e308])
+    alone = series(name="alone", x=[1], y=[1], y_unit="other")
+    tiny = series(name="tiny", y=[5e-324, 0.0, 5e-324], y_unit="tiny")
+    picture = render_curves(build_run(tmp_path, (row(series=[wide, alone, tiny]),)))
+    assert not re.search(r'"[^"]*\b(nan|inf)\b[^"]*"', picture)
+    assert len(places(picture, "loss")) == 3

@@ -17,20 +17,19 @@ from aprverify.views.beside import files_of_index
 from aprverify.views.intoto import render_statement
 from aprverify.views.job_summary import render_job_summary
 from aprverify.views.junit import render_junit
-from aprverify.views.pictures.layers import render_layers
-from aprverify.views.pictures.losses import render_losses
+from aprverify.views.pictures.curves import render_curves, render_errors
 from aprverify.views.pictures.margins import render_margins
 from aprverify.views.pictures.teeth import render_teeth
 
-from .runs import committed, mixed
+from .runs import committed, mixed, recording
 
 VIEWS: dict[str, Callable[[Run], str]] = {
     "report": render_report,
     "index": lambda run: "".join(files_of_index([run]).values()),
     "margins": render_margins,
     "teeth": render_teeth,
-    "losses": render_losses,
-    "layers": render_layers,
+    "curves": render_curves,
+    "errors": render_errors,
     "junit": render_junit,
     "in-toto": render_statement,
     "job summary": render_job_summary,
@@ -39,8 +38,8 @@ VIEWS: dict[str, Callable[[Run], str]] = {
 
 
 def runs(tmp_path: Path) -> list[Run]:
-    """One of everything, and what is committed."""
-    return [mixed(tmp_path), *committed()]
+    """One of everything, one with series, and what is committed."""
+    return [mixed(tmp_path), recording(tmp_path / "series"), *committed()]
 
 
 @pytest.mark.parametrize("view", VIEWS)

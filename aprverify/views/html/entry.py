@@ -11,6 +11,7 @@ from aprverify.evidence.reproduction import command
 from aprverify.views.html.comparisons import every_comparison
 from aprverify.views.html.markup import Markup, element, join
 from aprverify.views.html.outline import Outline
+from aprverify.views.html.plots import plots
 from aprverify.views.html.values import exact, facts
 
 # Words of a contract are repeated in each of its entries, and in full where it is described.
@@ -29,6 +30,7 @@ def entry(outline: Outline, row: Row) -> Markup:
     parts = [element("p", clip(test.title, _REPEATED), class_="title")]
     if row.comparisons:
         parts.append(every_comparison(row))
+    parts += plots(row)
     parts.append(facts([*_verdict(row, test), *_origin(outline, row)]))
     return element("div", parts, class_="entry")
 

@@ -11,7 +11,7 @@ from aprverify.evidence.records import Run, TestRecord
 from aprverify.views.html.markup import Markup, anchor, element
 
 _TAKEN_BY_THE_PAGE = (
-    "summary", "gates", "entries", "claims", "environments", "provenance",
+    "summary", "gates", "recorded", "entries", "claims", "environments", "provenance",
     "filters", "search", "outcome", "device", "contract", "found",
 )  # fmt: skip
 

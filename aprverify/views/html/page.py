@@ -24,10 +24,13 @@ from aprverify.views.html.entries import WORDS, WORST_FIRST, entries, outcome
 from aprverify.views.html.gates import gates, status_badge
 from aprverify.views.html.markup import Markup, asset, element, join
 from aprverify.views.html.outline import Outline
+from aprverify.views.html.plots import FRAGMENT, TITLE, recorded
 from aprverify.views.html.provenance import environments, provenance
+from aprverify.views.pictures.curves import run_curves, run_errors
 
 _CHAPTERS = {
     "gates": "Gates",
+    FRAGMENT: TITLE,
     "entries": "Entries",
     "claims": "What is claimed",
     "environments": "Environments",
@@ -47,6 +50,7 @@ def render(run: Run) -> str:
             element("a", "Skip to the entries", href="#entries", class_="skip"),
             _summary(outline, statuses),
             gates(outline, statuses),
+            recorded(run) or "",
             entries(outline),
             claims(outline),
             environments(outline),
@@ -107,11 +111,16 @@ def _summary(outline: Outline, statuses: Sequence[GateStatus]) -> Markup:
         _bar(outline),
         element(
             "nav",
-            [element("a", title, href=f"#{name}") for name, title in _CHAPTERS.items()],
+            [element("a", title, href=f"#{name}") for name, title in _chapters(run)],
             aria_label="Chapters",
         ),
         id="summary",
     )
+
+
+def _chapters(run: Run) -> list[tuple[str, str]]:
+    shown = bool(run_curves(run) or run_errors(run))
+    return [(name, title) for name, title in _CHAPTERS.items() if shown or name != FRAGMENT]
 
 
 def _tiles(outline: Outline, statuses: Sequence[GateStatus]) -> list[Markup]:

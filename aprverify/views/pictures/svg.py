@@ -15,10 +15,12 @@ from aprverify.views.xml_text import xml_text
 _LIGHT = {
     "ground": "#ffffff", "ink": "#1f2328", "faint": "#59636e", "line": "#d1d9e0",
     "good": "#1a7f37", "bad": "#cf222e", "open": "#9a6700", "none": "#818b98", "mark": "#0969da",
+    "other": "#8250df",
 }  # fmt: skip
 _DARK = {
     "ground": "#0d1117", "ink": "#f0f6fc", "faint": "#9198a1", "line": "#3d444d",
     "good": "#3fb950", "bad": "#f85149", "open": "#d29922", "none": "#656c76", "mark": "#4493f8",
+    "other": "#ab7df8",
 }  # fmt: skip
 CHARACTER = 6.1
 """The width of a character of 10 px monospaced text, in px, rounded up."""
@@ -53,6 +55,13 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str = "line") -> str:
     """A straight line."""
     ends = f'x1="{figure(x1)}" y1="{figure(y1)}" x2="{figure(x2)}" y2="{figure(y2)}"'
     return f'<line class="{kind}-stroke" {ends}/>'
+
+
+def polyline(places: Sequence[tuple[float, float]], kind: str, says: str) -> str:
+    """A line through several places; `says` shows where the pointer rests on it."""
+    points = " ".join(f"{figure(x)},{figure(y)}" for x, y in places)
+    told = f"<title>{text_of(says)}</title>"
+    return f'<polyline class="{kind}-stroke" points="{points}">{told}</polyline>'
 
 
 def dot(x: float, y: float, kind: str, says: str, radius: float = 3) -> str:
