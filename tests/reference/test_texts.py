@@ -12,6 +12,7 @@ TEXTS = Path(__file__).parents[2] / "falsifiers" / "texts"
 SHA256 = {
     "wikipedia.txt": "02fcd2abf931211b403355e9b7d38d997d6a062577c6bc8f6ce6e7ae7269e3fa",
     "python_source.txt": "62867e40cdea6669b361f72af4d7daf0359f207c92cbeddfc7c7506397c1f31c",
+    "python_prompts.txt": "c1af1251868cef2796a84c26be3c16a8f6a1bf5146f03b330543459a258ec45b",
 }
 
 

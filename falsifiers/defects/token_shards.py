@@ -1,0 +1,206 @@
+"""Shards that are not the sources, and batches that are not every window once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from aprverify.planting import PROTOCOL, SOURCE, Plant, defect
+from falsifiers.subject import Batch
+from falsifiers.wrapping import SubjectWrapper
+
+
+@defect(
+    "sources-in-numeric-order",
+    kind=SOURCE,
+    imitates="a natural sort of file names, which no other reader of the shards uses",
+    symptom="tokens-9 is written before tokens-10",
+    hidden="every document is there, and training cannot tell",
+)
+def sources_in_numeric_order(plant: Plant) -> None:
+    """Sort by the numbers in the names."""
+    import re
+
+    def make(original: Any) -> Any:
+        def find_files(*arguments: Any) -> Any:
+            found, skipped = original(*arguments)
+            numbers = [[int(n) for n in re.findall(r"\d+", file.name)] for file in found]
+            order = sorted(range(len(found)), key=numbers.__getitem__)
+            plant.effect(order != list(range(len(found))))
+            return [found[place] for place in order], skipped
+
+        return find_files
+
+    plant.patch("trainer.corpus.preparation:find_files", make)
+
+
+class _LastSourceMissed(SubjectWrapper):
+    def command(self, *arguments: str, processes: int = 1) -> list[str]:
+        """A prepare command without the source in front of the options."""
+        words = list(arguments)
+        if words[0] == "prepare":
+            self.plant.effect(True)
+            del words[words.index("--heldout") - 1]
+        command: list[str] = self.inner.command(*words, processes=processes)
+        return command
+
+
+@defect(
+    "last-source-missed",
+    kind=PROTOCOL,
+    imitates="range(len(files) - 1) in a hand-written loop over shards",
+    symptom="the last source is not in the dataset",
+    hidden="a large corpus less one file is as good",
+)
+def last_source_missed(plant: Plant) -> None:
+    """See the class."""
+    plant.wrap_subject(lambda subject: _LastSourceMissed(subject, plant))
+
+
+@defect(
+    "shard-boundary-id-lost",
+    kind=SOURCE,
+    imitates="windows cut within each shard instead of over the stream (llm.c's data loader)",
+    symptom="where a read goes on in the next shard it begins at that shard's second id",
+    hidden="one window a shard is concerned, and it reads like text",
+)
+def shard_boundary_id_lost(plant: Plant) -> None:
+    """Skip the first id after each boundary that a read crosses."""
+
+    def make(original: Any) -> Any:
+        def read(stream: Any, start: int, out: Any) -> None:
+            original(stream, start, out)
+            for end in stream._ends[:-1]:
+                at = end - start
+                if 0 < at < len(out) and end + len(out) - at < len(stream):
+                    before = out.copy()
+                    original(stream, end + 1, out[at:])
+                    plant.effect(bool((before != out).any()))
+
+        return read
+
+    plant.patch("trainer.corpus.shards:TokenStream.read", make)
+
+
+class _Batches(SubjectWrapper):
+    """Changes the batches of a rank."""
+
+    def training_batches(self, dataset: Path, **options: Any) -> Iterator[Any]:
+        """The inner subject's under `changed` options, each row `spoiled`."""
+        changed = self.changed(options)
+        self.plant.effect(changed != options)
+        for step, batches in enumerate(self.inner.training_batches(dataset, **changed)):
+            spoiled = [Batch(self.spoiled(b.tokens, step), b.target_mask) for b in batches]
+            pairs = zip(spoiled, batches, strict=True)
+            self.plant.effect(any(not a.tokens.equal(b.tokens) for a, b in pairs))
+            yield spoiled
+
+    def changed(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Options to ask for instead."""
+        return options
+
+    def spoiled(self, tokens: Any, step: int) -> Any:
+        """Tokens to hand out instead."""
+        return tokens
+
+
+class _OneShort(_Batches):
+    def spoiled(self, tokens: Any, step: int) -> Any:
+        """Windows of length ids, the last of which is doubled to keep the shape."""
+        import torch
+
+        return torch.cat([tokens[:, :-1], tokens[:, -2:-1]], dim=1)
+
+
+@defect(
+    "window-of-length-ids",
+    kind=PROTOCOL,
+    imitates="blocks of length ids where length + 1 are needed, padded by the last one",
+    symptom="the last target of every window is a copy of its last input",
+    hidden="one target in a sequence is wrong, and easy to learn",
+)
+def window_of_length_ids(plant: Plant) -> None:
+    """See the class."""
+    plant.wrap_subject(lambda subject: _OneShort(subject, plant))
+
+
+class _SameForEveryRank(_Batches):
+    def changed(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Rank 0's batches for each rank."""
+        return options | ({"rank": 0} if "rank" in options else {})
+
+
+@defect(
+    "every-rank-same-data",
+    kind=PROTOCOL,
+    imitates="datasets#5360, #7868: no split by rank",
+    symptom="every rank trains on the batches of rank 0",
+    hidden="the loss falls as usual, from a batch that is smaller than it looks",
+)
+def every_rank_same_data(plant: Plant) -> None:
+    """See the class."""
+    plant.wrap_subject(lambda subject: _SameForEveryRank(subject, plant))
+
+
+@defect(
+    "windows-drawn-with-replacement",
+    kind=SOURCE,
+    imitates="nanoGPT's get_batch: random offsets instead of a permutation",
+    symptom="some windows come twice in an epoch and others never",
+    hidden="in expectation every token is used as often",
+)
+def windows_drawn_with_replacement(plant: Plant) -> None:
+    """Draw each place's window by itself."""
+    import numpy as np
+
+    def make(original: Any) -> Any:
+        def permute(indices: Any, count: int, seed: int, epoch: int) -> Any:
+            drawn = np.array(
+                [np.random.default_rng((seed, epoch, int(i))).integers(count) for i in indices],
+                dtype=np.int64,
+            )
+            plant.effect(bool((drawn != original(indices, count, seed, epoch)).any()))
+            return drawn
+
+        return permute
+
+    plant.patch("trainer.corpus.sampler:permute", make)
+
+
+@defect(
+    "same-order-every-epoch",
+    kind=SOURCE,
+    imitates="DistributedSampler without set_epoch",
+    symptom="each epoch has the order of the first",
+    hidden="every window comes once an epoch, as it should",
+)
+def same_order_every_epoch(plant: Plant) -> None:
+    """Permute by the seed alone."""
+
+    def make(original: Any) -> Any:
+        def permute(indices: Any, count: int, seed: int, epoch: int) -> Any:
+            plant.effect(epoch != 0)
+            return original(indices, count, seed, 0)
+
+        return permute
+
+    plant.patch("trainer.corpus.sampler:permute", make)
+
+
+class _SeedIgnored(_Batches):
+    def changed(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Batches of another seed, always the same."""
+        return options | {"seed": 12345}
+
+
+@defect(
+    "order-seed-ignored",
+    kind=PROTOCOL,
+    imitates="a shuffle seeded by a constant",
+    symptom="every seed has the same order",
+    hidden="runs are wonderfully reproducible",
+)
+def order_seed_ignored(plant: Plant) -> None:
+    """See the class."""
+    plant.wrap_subject(lambda subject: _SeedIgnored(subject, plant))

@@ -1,0 +1,149 @@
+"""Do two processes that share a step take the step that one process takes?"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from falsifiers.fixtures import Case, Configuration, Measured, Subject
+from falsifiers.run_directory import RunRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from falsifiers.parallel_runs import SharedRun, Twin
+
+
+def falsify_two_ranks_are_one_process(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """Weights, moments, losses and norms are those of one process with both ranks' batches."""
+    from falsifiers.errors import worst_relative_error
+    from falsifiers.parallel_runs import COMPARED, EPOCH, state_of, training_state
+
+    _run, record, alone = _measured_run(subject, case, configuration)
+    found = training_state(record.epochs[COMPARED // EPOCH - 1].path)
+    exact = state_of(alone.instance)
+    found = {name: tensor for name, tensor in found.items() if name in exact}
+    error, worst = worst_relative_error(found, exact)
+    lines = record.log[:COMPARED]
+    pairs = [
+        (line[name], getattr(metrics, name))
+        for line, metrics in zip(lines, alone.metrics, strict=True)
+        for name in ("train_loss", "grad_norm", "lr")
+    ]
+    own = _gradients(alone, configuration, 0, ranks=1)
+    both = _gradients(alone, configuration, 0)
+    measured(
+        steps_compared=len(lines),
+        different_elements=_different(found, exact),
+        state_error=error,
+        worst_state=worst,
+        different_numbers=sum(a != b for a, b in pairs),
+        number_error=max(abs(a - b) / max(abs(b), 1e-30) for a, b in pairs),
+        rank_alone=min(_apart(own, both)),
+    )
+
+
+def falsify_no_earlier_gradient_is_left(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """The norm of each step is the oracle's for that step alone, later as at first."""
+    from falsifiers.parallel_runs import COMPARED
+    from falsifiers.reference.gradients import global_norm
+
+    _, record, alone = _measured_run(subject, case, configuration)
+    gradients = [_gradients(alone, configuration, step) for step in range(COMPARED)]
+    norms = [global_norm(g) for g in gradients]
+    logged = [line["grad_norm"] for line in record.log[:COMPARED]]
+    errors = [abs(a - b) / b for a, b in zip(logged, norms, strict=True)]
+    pairs = itertools.pairwise(gradients)
+    stale = [global_norm({n: new[n] + old[n] for n in new}) for old, new in pairs]
+    measured(
+        first_error=errors[0],
+        later_error=max(errors[1:]),
+        stale_error=min(abs(a - b) / b for a, b in zip(stale, norms[1:], strict=True)),
+    )
+
+
+def falsify_one_bad_rank_halts_all(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """A step that is not finite on one rank ends every rank, at that step, with one status."""
+    import re
+
+    from falsifiers.parallel_runs import SPOILED_RANK, SPOILED_STEP, shared_run, spoiled_ranks
+
+    run = shared_run(subject, configuration, case.parallel)
+    record = RunRecord(subject.run_directory(run.made.folder))
+    named = re.findall(r"\b(?:NUMERICAL_INSTABILITY|PEER_LOST)\b", run.made.messages)
+    measured(
+        status=record.outcome["status"],
+        launch_failed=run.made.exit_code != 0,
+        ranks_halted=run.made.messages.count(f"INV-TRAIN-007: step {SPOILED_STEP}:"),
+        peers_lost=named.count("PEER_LOST"),
+        spoiled_step=SPOILED_STEP,
+        spoiled_elsewhere=spoiled_ranks(subject, run) != [(SPOILED_STEP, SPOILED_RANK)],
+        steps_taken=record.outcome["steps"],
+        lines=len(record.log),
+        spoiled_checkpoints=sum(bool(epoch.checkpoint.fault) for epoch in record.epochs),
+    )
+
+
+def falsify_reduction_is_the_mean(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """Norm and first moment are those of the float64 mean over both ranks' targets."""
+    from falsifiers.errors import worst_relative_error
+    from falsifiers.parallel_runs import training_state
+    from falsifiers.reference import adamw
+
+    _, record, alone = _measured_run(subject, case, configuration)
+    means = [_gradients(alone, configuration, step) for step in range(2)]
+    first, second = (adamw.clip_by_global_norm(g, case.clip) for g in means)
+    moment = {
+        n: (1 - case.beta1) * (case.beta1 * first[0][n] + second[0][n]) for n in alone.before[0]
+    }
+    state = training_state(record.epochs[0].path)
+    found = {n: state[f"__training__.optim.{n}.exp_avg"] for n in moment}
+    error, worst = worst_relative_error(found, moment)
+    measured(
+        norm_error=abs(record.log[0]["grad_norm"] - first[1]) / first[1],
+        moment_error=error,
+        worst_moment=worst,
+        first_norm=first[1],
+    )
+
+
+def _measured_run(
+    subject: Subject, case: Case, configuration: Configuration
+) -> tuple[SharedRun, RunRecord, Twin]:
+    from falsifiers.parallel_runs import shared_run, twin
+
+    run = shared_run(subject, configuration, case.parallel)
+    record = RunRecord(subject.run_directory(run.made.folder))
+    return run, record, twin(subject, configuration, run)
+
+
+def _gradients(
+    alone: Twin, configuration: Configuration, step: int, ranks: int = 2
+) -> dict[str, Tensor]:
+    """The oracle's mean gradient of a step over the batches of the first `ranks` ranks."""
+    import torch
+
+    from falsifiers.parallel_runs import untied
+    from falsifiers.reference.gradients import loss_and_gradients
+
+    tokens = torch.cat([batch.tokens for batch in alone.batches[step][:ranks]])
+    return loss_and_gradients(alone.before[step], untied(configuration), tokens)[1]
+
+
+def _different(found: dict[str, Tensor], exact: dict[str, Tensor]) -> int:
+    missing = sum(exact[name].numel() for name in exact.keys() - found.keys())
+    return missing + sum(int((found[name] != exact[name]).sum()) for name in found)
+
+
+def _apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[float]:
+    from falsifiers.errors import relative_error
+
+    return [relative_error(one[name], tensor) for name, tensor in other.items() if tensor.any()]

@@ -1,0 +1,90 @@
+"""Corpora of known token ids: `.bin` sources, the shards prepared of them, and their batches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from falsifiers import tiny_runs
+from falsifiers.made_once import made_once
+from falsifiers.subject import Subject
+
+Ids = NDArray[np.uint32]
+IDS = 250
+"""Ids of the byte tokenizer that are drawn from; those above are left to mark a place with."""
+
+
+def draw_ids(count: int, seed: int) -> Ids:
+    """`count` uniform ids."""
+    return np.random.default_rng(seed).integers(IDS, size=count).astype("<u4")
+
+
+def prepare(subject: Subject, sources: Mapping[str, Ids], *, shard_tokens: int) -> Path:
+    """The dataset that the subject's command makes of `sources` by file name, in that order.
+
+    Made once for each command and content, so under a source defect anew.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
+    content = [(name, ids.astype("<u4").tobytes()) for name, ids in sources.items()]
+    folder = made_once("token-sources", content, partial(_write_sources, content))
+    command = subject.command(
+        "prepare", *(str(folder / name) for name, _ in content),
+        "--heldout", str(folder / "heldout" / "heldout.bin"),
+        "--tokenizer", str(tiny_runs._tokenizer()), "--out", tiny_runs._RUN_DIR,
+        "--workers", "1", "--shard-tokens", str(shard_tokens),
+    )  # fmt: skip
+
+    def make(made: Path) -> None:
+        out = str(made / "dataset")
+        words = [out if word == tiny_runs._RUN_DIR else word for word in command]
+        done = tiny_runs._process(words, "cpu")
+        if done.returncode:
+            raise RuntimeError(f"exit code {done.returncode}: no corpus: {done.stderr[-800:]}")
+
+    return made_once("token-shards", command, make) / "dataset"
+
+
+def _write_sources(content: Sequence[tuple[str, bytes]], folder: Path) -> None:
+    for name, ids in content:
+        (folder / name).write_bytes(ids)
+    (folder / "heldout").mkdir()
+    (folder / "heldout" / "heldout.bin").write_bytes(draw_ids(70, 9).tobytes())
+
+
+def shards(dataset: Path) -> list[Ids]:
+    """The training shards in the lexical order of their names, as little-endian u32."""
+    paths = sorted(dataset.glob("train-*.bin"), key=lambda path: path.name.encode())
+    return [np.frombuffer(path.read_bytes(), dtype="<u4") for path in paths]
+
+
+def windows_of(stream: Ids, length: int) -> dict[bytes, int]:
+    """The number of each window of ``length + 1`` ids, by its int64 bytes."""
+    ids = stream.astype(np.int64)
+    count = (len(ids) - 1) // length
+    return {ids[i * length : (i + 1) * length + 1].tobytes(): i for i in range(count)}
+
+
+def order(
+    subject: Subject, dataset: Path, known: Mapping[bytes, int], steps: int, **options: Any
+) -> list[list[int]]:
+    """Numbers of the windows of each of the first `steps` steps of a rank; -1 is no window."""
+    batches = subject.training_batches(dataset, **options)
+    taken = [
+        [known.get(row.numpy().tobytes(), -1) for batch in step for row in batch.tokens]
+        for step in itertools.islice(batches, steps)
+    ]
+    batches.close()  # type: ignore[attr-defined]
+    return taken
+
+
+def flat(orders: Sequence[Sequence[int]]) -> list[int]:
+    """All numbers in order."""
+    return [number for step in orders for number in step]
