@@ -6,8 +6,25 @@ import math
 from pathlib import Path
 from typing import Any
 
-from aprverify.planting import PROTOCOL, Plant, defect
+from aprverify.planting import PROTOCOL, SOURCE, Plant, defect
 from falsifiers.edited_runs import edit_json, edit_lines, edit_log, edit_runs
+
+
+@defect(
+    "ranks-keep-their-gradients",
+    kind=SOURCE,
+    imitates="no_sync() around the last micro-batch as well (build-nanogpt#30)",
+    symptom="each rank steps with its own gradient, and k models are trained",
+    hidden="the logged loss is the mean over all ranks, and falls",
+)
+def ranks_keep_their_gradients(plant: Plant) -> None:
+    """Send no bucket, and wait for none."""
+
+    def begin(own: Any) -> None:
+        plant.effect(True)
+
+    plant.patch("trainer.parallel.replicated:BucketedReduction.begin", lambda _: begin)
+    plant.patch("trainer.parallel.replicated:BucketedReduction.wait", lambda _: lambda own: None)
 
 
 def _together(lines: list[Any]) -> list[Any]:
