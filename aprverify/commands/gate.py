@@ -21,6 +21,7 @@ from aprverify.evidence.terminal import printable
 from aprverify.gate.checkout import (
     Checkout,
     open_checkout,
+    plantable,
     present_source_ids,
     same_subject,
     suite_at,
@@ -42,7 +43,8 @@ exit codes, the worst of all required gates in this order:
   2  usage, or problems in the policy or the contracts; nothing was judged
   1  falsified: a claim failed
   3  vacuous: a planted defect survived
-  9  conflict: verdicts about the same files differ
+  9  conflict: verdicts about the same files differ, or a gate that blocks shipping in a run given
+     no longer does so here, or is gone, and the policy does not name it under `retired`
   4  broken or inconclusive
   8  stale: the evidence is about other files than these, of unknown source, or too old
   5  not run: PENDING, a lane open, or PARTIAL where that is not enough
@@ -116,19 +118,20 @@ def run(args: argparse.Namespace) -> int:
 def _gate(args: argparse.Namespace, checkout: Checkout) -> int:
     if checkout.loaded.problems:
         return _problems(checkout.loaded.problems, args.json)
-    policy, problems = _policy(args.policy, checkout)
+    today: date = args.today or datetime.now(UTC).date()
+    policy, problems = _policy(args.policy, checkout, today)
     if problems:
         return _problems(problems, args.json)
     if not any(policy.requires(gate) for c in checkout.contracts for gate in c.gates):
         # A gate that asks for nothing could not fail.
         return _nothing_required(policy, checkout, args.json)
     try:
-        return _judge(args, checkout, policy)
+        return _judge(args, checkout, policy, today)
     except EvidenceRefused as refusal:
         return _refused(f"refused ({type(refusal).__name__}): {refusal}", args.json)
 
 
-def _judge(args: argparse.Namespace, checkout: Checkout, policy: Policy) -> int:
+def _judge(args: argparse.Namespace, checkout: Checkout, policy: Policy, today: date) -> int:
     suite = checkout.suite
     found, warnings = read_runs(args.paths, suite.evidence_dir)
     subject = policy.subject or next(iter(suite.subjects))
@@ -143,8 +146,14 @@ def _judge(args: argparse.Namespace, checkout: Checkout, policy: Policy) -> int:
         source_ids, unknown = {}, str(error)
     for one in runs:
         recheck(one, checkout, source_ids)
-    today: date = args.today or datetime.now(UTC).date()
-    present = Present(checkout.contracts, source_ids, frozenset(checkout.entries), unknown, today)
+    present = Present(
+        contracts=checkout.contracts,
+        source_ids=source_ids,
+        keys=frozenset(checkout.entries),
+        plantable=plantable(checkout, subject),
+        unknown=unknown,
+        today=today,
+    )
     judgement = judge(runs, present, policy)
     setting = Setting(
         runs, policy, subject, suite.root, today, signed_by, trusted, [*warnings, *foreign]
@@ -156,11 +165,11 @@ def _judge(args: argparse.Namespace, checkout: Checkout, policy: Policy) -> int:
     return judgement.exit_code
 
 
-def _policy(path: Path | None, checkout: Checkout) -> tuple[Policy, list[Problem]]:
+def _policy(path: Path | None, checkout: Checkout, today: date) -> tuple[Policy, list[Problem]]:
     default = checkout.suite.root / POLICY_FILE
     if path is None and not default.exists():
         return Policy(), []
-    return read_policy(path or default, checkout.contracts)
+    return read_policy(path or default, checkout.contracts, today)
 
 
 def _about(runs: Sequence[Run], checkout: Checkout, subject: str) -> tuple[list[Run], list[str]]:

@@ -8,6 +8,7 @@ The verdict comes from the rows, not from pytest's exit status.
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 import shutil
 import subprocess
@@ -141,9 +142,11 @@ def _session(args: argparse.Namespace, lane: str, folder: Path) -> list[str]:
     command = [sys.executable, "-m", "pytest", str(suite.falsifiers_dir)]
     command += [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
     command += [f"--rootdir={suite.root}", "--import-mode=importlib", "-p", "no:cacheprovider"]
-    # Other plugins of the environment have no say here, and this one warns in every worker.
-    command += ["-p", "no:benchmark"]
-    command += ["-n", args.workers, "--dist", "loadgroup", "--continue-on-collection-errors"]
+    # Named as modules, since workers load them so; no other plugin is looked for (`_environment`).
+    command += ["-p", "aprverify.plugin", "-p", "xdist.plugin"]
+    # With a worker in place of a lost one, xdist may wait for an item that nobody has any more.
+    command += ["-n", args.workers, "--dist", "loadgroup", "--max-worker-restart=0"]
+    command += ["--continue-on-collection-errors"]
     command += ["-q", "--no-header", "--tb=short", "--lane", lane, "--teeth", args.teeth]
     command += ["--evidence", str(folder), "--subject", args.subject]
     command += [part for asset in args.asset for part in ("--asset", asset)]
@@ -151,14 +154,29 @@ def _session(args: argparse.Namespace, lane: str, folder: Path) -> list[str]:
     return [*command, *(["-k", args.keyword] if args.keyword else [])]
 
 
+def _environment() -> dict[str, str]:
+    """The environment of a session: nothing in it adds options or plugins of somebody's own.
+
+    A conftest.py in the suite's root or beside its falsifiers is still read: it is a file of the
+    suite.
+    """
+    added = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
+    kept = {name: value for name, value in os.environ.items() if name not in added}
+    return {**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
 def _run_side_by_side(sessions: list[list[str]], folder: Path) -> list[int]:
     """Run all sessions; their exit statuses. The first prints as it goes, the others at the end."""
     logs = [folder / f"session-{index}.log" for index in range(1, len(sessions))]
     first, *others = sessions
-    running = [subprocess.Popen(first)]
+    running = [subprocess.Popen(first, env=_environment())]
     for command, log in zip(others, logs, strict=True):
         with log.open("w") as stream:
-            running.append(subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT))
+            running.append(
+                subprocess.Popen(
+                    command, stdout=stream, stderr=subprocess.STDOUT, env=_environment()
+                )
+            )
     try:
         statuses = _wait(running)
     except KeyboardInterrupt:

@@ -20,7 +20,7 @@ _NAMED = 3
 
 def answers(run: Run, statuses: Sequence[GateStatus], earlier: Run | None) -> Iterator[str]:
     """The lines of the list; `statuses`: of every gate that the run declares."""
-    yield f"**Is the gate met?** {gate_met(statuses, _verdict_of(run))}"
+    yield f"**Is the gate met?** {gate_met(statuses, 'this run', _verdict_of(run))}"
     yield f"**What failed?** {_failed(run.rows)}"
     yield f"**What came closest to failing?** {_closest(run.rows)}"
     yield f"**What changed?** {_changed(run, earlier)}"
@@ -28,24 +28,28 @@ def answers(run: Run, statuses: Sequence[GateStatus], earlier: Run | None) -> It
     yield f"**Where does it come from?** {_provenance(run)}"
 
 
-def gate_met(statuses: Sequence[GateStatus], spoilt: str = "") -> str:
-    """Whether everything that blocks shipping may ship; `spoilt`: why not, whatever they say."""
+def gate_met(statuses: Sequence[GateStatus], source: str, spoilt: str = "") -> str:
+    """Whether everything that blocks shipping may ship; `spoilt`: why not, whatever they say.
+
+    `source` recorded the contracts that are meant: there may be more of them by now.
+    """
     blocking = [status for status in statuses if status.ship_blocking]
     waiting = [status for status in blocking if not status.ships]
     seen = Counter(status.status for status in waiting)
     told = ", ".join(f"{seen[status]} {status.name}" for status in Status if seen[status])
+    recorded = f"of the contracts recorded in {source}"
     amount = f"{len(waiting)} of {count(len(blocking), 'ship-blocking gate')}"
     reasons = [spoilt] if spoilt else []
-    reasons += [f"{amount} may not ship ({told})"] if waiting else []
+    reasons += [f"{amount} {recorded} may not ship ({told})"] if waiting else []
     if reasons:
         return f"**No:** {'; '.join(reasons)}."
     if not blocking:
-        return "No gate here blocks shipping."
+        return f"No gate {recorded} blocks shipping."
     partial = sum(status.status is Status.PARTIAL_ALGORITHM_LEVEL for status in blocking)
     small = f", {partial} of them at reduced scale as their contract allows" if partial else ""
-    what = "the ship-blocking gate is" if len(blocking) == 1 else "ship-blocking gates are"
-    all_of = what if len(blocking) == 1 else f"all {len(blocking)} {what}"
-    return f"**Yes:** {all_of} discharged{small}."
+    one = len(blocking) == 1
+    all_of = "the ship-blocking gate" if one else f"all {len(blocking)} ship-blocking gates"
+    return f"**Yes:** {all_of} {recorded} {'is' if one else 'are'} discharged{small}."
 
 
 def _verdict_of(run: Run) -> str:
@@ -117,7 +121,9 @@ def _teeth(run: Run) -> str:
 
 
 def _provenance(run: Run) -> str:
-    machines = "; ".join(escape(where(environment)) for environment in run.environments)
+    # Workers of one machine may differ in a variable only: the provenance below says in which.
+    seen = dict.fromkeys(escape(where(environment)) for environment in run.environments)
+    machines = "; ".join(seen)
     return (
         f"Commit {commit(run)}; {machines}; {run.header.started[:10]}; run.jsonl has SHA-256 "
         f"{code(run.sha256[:16])}…, and holds the contracts, the versions and the hash of every "

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from aprverify.evidence.changes import FACTOR, NEGLIGIBLE, Change, Changes, Moved
-from aprverify.evidence.markdown import clip, code, count, details, escape, number, table
+from aprverify.evidence.markdown import (
+    clip,
+    code,
+    count,
+    details,
+    escape,
+    number,
+    table,
+    wrapped_code,
+)
 from aprverify.evidence.records import Run
 
 _LONG = 20
-_CELL = 60
+_CELL = 26
+_KEY = 60
 
 
 def render_changes(before: Run, after: Run, found: Changes) -> str:
@@ -82,7 +92,7 @@ def _gates(found: Changes) -> list[str]:
 def _changes(title: str, changes: Sequence[Change]) -> list[str]:
     rows = (
         [
-            code(change.key),
+            wrapped_code(change.key, _KEY),
             f"{change.before or 'no row'} → {change.after or 'no row'}",
             escape(clip(change.why, _CELL)) or "–",
         ]
@@ -94,7 +104,7 @@ def _changes(title: str, changes: Sequence[Change]) -> list[str]:
 def _moved(title: str, values: Sequence[Moved]) -> list[str]:
     rows = (
         [
-            code(value.key),
+            wrapped_code(value.key, _KEY),
             code(value.text),
             f"{share(value.used_before)} → {share(value.used_after)}",
         ]

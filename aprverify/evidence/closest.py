@@ -34,6 +34,15 @@ class Near:
         sides = (self.comparison.observed, self.comparison.bound)
         return self.margin == 0 and all(type(side) is int for side in sides)
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether it compares a measurement with a tolerance: not two counts, nor anything exact.
+
+        A count that stands a step from its floor, as ``2 of at least 1``, is where it always is.
+        """
+        sides = (self.comparison.observed, self.comparison.bound)
+        return self.margin is not None and not all(type(side) is int for side in sides)
+
 
 def tolerance_margin(comparison: Comparison, beside: Sequence[Comparison]) -> float | None:
     """The margin of a comparison in units of its tolerance; `beside`: all of the same entry.
@@ -49,6 +58,8 @@ def tolerance_margin(comparison: Comparison, beside: Sequence[Comparison]) -> fl
         # Bounds that meet leave no tolerance: the claim is exact.
         return comparison.slack / half if half else None
     observed, bound = comparison.observed, comparison.bound
+    if observed == bound == 0:
+        return None  # exactly nothing, where nothing is allowed: there is no tolerance to use up
     if comparison.op in _UPPER and observed >= 0 and bound > 0:
         return float(1 - observed / bound)
     if comparison.op in _LOWER and observed > 0 and bound >= 0:
@@ -95,13 +106,16 @@ def nearest(rows: Iterable[Row]) -> list[Near]:
 
 
 def deciding(rows: Sequence[Row]) -> Near | None:
-    """What decides: the first comparison that fails, else the one nearest to failing."""
+    """What decides: the first comparison that fails, else the measurement nearest to failing.
+
+    Of counts the one nearest to failing is taken only where nothing was measured.
+    """
     claims = sorted((row for row in rows if row.kind == "claim"), key=lambda row: row.key)
     for row in claims:
         if row.outcome == "falsified":
             return next(near for near in _of(row) if not near.comparison.holds)
     held = [near for row in claims if row.outcome == "held" for near in _of(row)]
-    return min(held, key=_order, default=None)
+    return min(held, key=lambda near: (not near.is_measured, _order(near)), default=None)
 
 
 def _of(row: Row) -> list[Near]:

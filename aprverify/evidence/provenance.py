@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from aprverify.evidence.markdown import code, count, details, escape, number, table
+from aprverify.evidence.markdown import code, count, details, escape, number, table, wrapped_code
 from aprverify.evidence.records import Environment, Run
+
+_COMMAND = 80
 
 
 def provenance_lines(run: Run) -> list[str]:
@@ -23,7 +25,8 @@ def provenance_lines(run: Run) -> list[str]:
         )
         lines += ["", *details(f"{count(len(assets), 'asset')} with their hashes", named)]
     for environment in run.environments:
-        about = f"{escape(environment.id)}: {escape(where(environment))}"
+        machine = f"{where(environment)}{differences(environment, run.environments)}"
+        about = f"{escape(environment.id)}: {escape(machine)}"
         lines += ["", *details(about, table(("what", "value"), _machine(environment)))]
     return lines
 
@@ -34,6 +37,40 @@ def where(environment: Environment) -> str:
         return f"{environment.cpu}, {count(environment.cores, 'core')}"
     names = Counter(gpu.name for gpu in environment.gpus)
     return ", ".join(f"{amount} × {name}" for name, amount in sorted(names.items()))
+
+
+def differences(environment: Environment, others: Sequence[Environment]) -> str:
+    """What tells an environment from those that `where` calls the same, in brackets; else ""."""
+    alike = [e for e in others if e.id != environment.id and where(e) == where(environment)]
+    own = _flat(environment)
+    names = sorted(
+        {
+            name
+            for flat in map(_flat, alike)
+            for name in {*own, *flat}
+            if own.get(name) != flat.get(name)
+        }
+    )
+    told = ", ".join(f"{name}: {own.get(name, 'none')}" for name in names)
+    return f" ({told})" if told else ""
+
+
+def _flat(environment: Environment) -> dict[str, str]:
+    """Every field by name, as texts."""
+    return {
+        **environment.packages,
+        **{name: value or "empty" for name, value in environment.variables.items()},
+        "Python": environment.python,
+        "system": environment.platform,
+        "processor": environment.cpu,
+        "cores": str(environment.cores),
+        "GiB of memory": number(environment.memory_gib),
+        "driver": environment.driver or "none",
+        "GPUs": "; ".join(
+            f"{gpu.name}, {number(gpu.memory_gib)} GiB, {gpu.compute_capability}"
+            for gpu in environment.gpus
+        ),
+    }
 
 
 def commit(run: Run) -> str:
@@ -50,7 +87,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield "duration", f"{number(run.footer.seconds)} s"
     yield "subject", code(header.subject)
     yield "suite", code(header.suite)
-    yield "command", code(" ".join(header.command))
+    yield "command", wrapped_code(" ".join(header.command), _COMMAND, " ")
     yield "selection", escape(_selection(run))
     yield "required devices", escape(", ".join(header.require) or "none")
     yield "commit", commit(run)

@@ -5,6 +5,7 @@ A pure function of run.jsonl, byte for byte: a report that differs was edited by
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -46,6 +47,8 @@ PICTURES = {
 """The pictures beside a report, and what each shows."""
 _CLOSEST_SHOWN = 10
 _REASONS_SHOWN = 6
+_GATES_SHOWN = 40
+_FAILURES_SHOWN = 5
 _CELL = 40
 _CASE = 64
 _SIDES = 22
@@ -132,15 +135,18 @@ def _pictures(run: Run) -> str:
 
 def _gates(run: Run) -> list[str]:
     with_rows, without = gates_with_rows(run)
+    blocking = [status for status in with_rows if status.ship_blocking]
     lines = [
-        "**Bold** gates block shipping. Shown is the comparison that fails, or else the one "
-        "nearest to failing, with its margin in units of its tolerance. Teeth are the planted "
-        "defects caught of those declared.",
+        "Shown is the comparison that fails, or else the measurement nearest to failing (a count "
+        "only where nothing was measured), with its margin in units of its tolerance. Teeth are "
+        "the planted defects caught of those declared.",
         "",
-        *table(
-            ("gate", "status", "decides", "margin", "teeth"), _gate_rows(run, with_rows), "lllrr"
-        ),
     ]
+    if len(with_rows) <= _GATES_SHOWN:
+        lines += _gate_table(run, with_rows)
+    else:
+        lines += [*_gate_table(run, blocking), "", *_contract_table(with_rows), ""]
+        lines += details(f"All {len(with_rows)} gates", _gate_table(run, with_rows))
     if reasons := [_why(status) for status in with_rows if status.why]:
         lines += ["", "Why a gate is not DISCHARGED, or is without some of its teeth:", ""]
         lines += reasons[:_REASONS_SHOWN]
@@ -150,6 +156,26 @@ def _gates(run: Run) -> list[str]:
         names = ", ".join(code(status.gate) for status in without)
         lines += ["", *details(f"{count(len(without), 'gate')} without a row in this run", [names])]
     return lines
+
+
+def _gate_table(run: Run, statuses: Sequence[GateStatus]) -> list[str]:
+    head = ("gate (**bold** blocks shipping)", "status", "decides", "margin", "teeth")
+    return table(head, _gate_rows(run, statuses), "lllrr")
+
+
+def _contract_table(statuses: Sequence[GateStatus]) -> list[str]:
+    """A line a contract: how many of its gates have which status, worst first, and its teeth."""
+    by_contract: dict[str, list[GateStatus]] = {}
+    for status in statuses:
+        by_contract.setdefault(status.contract, []).append(status)
+    rows = []
+    for contract, gates in by_contract.items():
+        seen = Counter(gate.status for gate in gates)
+        counts = ", ".join(f"{seen[s]} {s.name}" for s in sorted(seen))
+        caught = sum(gate.teeth_caught for gate in gates)
+        declared = sum(gate.teeth_declared for gate in gates)
+        rows.append([escape(contract), str(len(gates)), counts, f"{caught}/{declared}"])
+    return table(("contract", "gates", "worst first", "teeth"), rows, "lrlr")
 
 
 def _gate_rows(run: Run, statuses: Sequence[GateStatus]) -> Iterator[list[str]]:
@@ -182,9 +208,10 @@ def _why(status: GateStatus) -> str:
 def _failures(run: Run) -> list[str]:
     failed = [row for row in run.rows if row.outcome not in ("held", "caught", "not_run")]
     tests = {test.id: test for contract in run.contracts for test in contract.tests}
-    lines: list[str] = []
-    for row in failed:
-        lines += [*_failure(run, row, tests[row.test]), ""]
+    sections = [[*_failure(run, row, tests[row.test]), ""] for row in failed]
+    lines = [line for section in sections[:_FAILURES_SHOWN] for line in section]
+    if rest := [line for section in sections[_FAILURES_SHOWN:] for line in section]:
+        lines += [*details(f"{len(sections) - _FAILURES_SHOWN} more", rest), ""]
     return lines[:-1]
 
 

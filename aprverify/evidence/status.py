@@ -34,7 +34,10 @@ class Status(IntEnum):
 
 @dataclass(frozen=True)
 class Closest:
-    """The comparison that decides: the first that fails, else the held one nearest its bound."""
+    """The comparison that decides: the first that fails, else the held one nearest its bound.
+
+    Of those that held a measurement comes before a count, which is where it always is.
+    """
 
     test: str
     key: str
@@ -219,9 +222,12 @@ def _closest(rows: Sequence[Row]) -> Closest | None:
         if row.outcome == "held"
         for comparison in row.comparisons
     ]
-    return min(held, key=lambda closest: _margin(closest.comparison), default=None)
+    return min(held, key=lambda closest: _rank(closest.comparison), default=None)
 
 
-def _margin(comparison: Comparison) -> float:
+def _rank(comparison: Comparison) -> tuple[bool, float]:
     # Texts and exact comparisons have no margin: they are shown only where nothing else is.
-    return math.inf if comparison.margin is None else comparison.margin
+    if comparison.margin is None:
+        return True, math.inf
+    is_count = type(comparison.observed) is int and type(comparison.bound) is int
+    return is_count, comparison.margin

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from aprverify.evidence.markdown import details, escape, table
 from aprverify.evidence.records import Row, Run
 
+_SHOWN = 16
+
 WORDS = {
     "survived": "**survived**",
     "broken": "broken",
@@ -76,12 +78,16 @@ def teeth_lines(run: Run) -> list[str]:
         "Planted defects by contract, each under every case that is named for it. A defect counts "
         "as caught only if its code was reached, changed an output and left nothing behind.",
         "",
-        *_counts("contract", by_contract, devices),
+        *_by_contract(_counts("contract", by_contract, devices)),
         "",
         *details(f"every test ({len(by_test)})", _counts("test", by_test, devices)),
         "",
         *details(f"every test with every defect ({len(pairs)} pairs)", _every(by_test, devices)),
     ]
+
+
+def _by_contract(lines: list[str]) -> list[str]:
+    return lines if len(lines) <= _SHOWN else details("every contract", lines)
 
 
 def _counts(of: str, groups: dict[str, list[Pair]], devices: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from aprverify.contract.lint import Loaded, load_suite
 from aprverify.evidence.describe import describe_contract
 from aprverify.evidence.records import ContractRecord, contract_from
 from aprverify.plan import Entry, make_plan
-from aprverify.planting import load_defects
+from aprverify.planting import PROTOCOL, load_defects
 from aprverify.source_id import current_source_ids
 from aprverify.suite import Suite, SuiteError, find_suite
 
@@ -97,6 +97,22 @@ def present_source_ids(checkout: Checkout, subject: str) -> dict[str, str]:
         )
     defects = load_defects(checkout.suite)
     return current_source_ids(checkout.suite, checkout.entries.values(), target, defects)
+
+
+def plantable(checkout: Checkout, subject: str) -> frozenset[str]:
+    """The keys of planted defects that apply to `subject`, whatever its rows say.
+
+    Every defect is written for the suite's own trainer, its first subject. Those of the protocol
+    alter what any subject hands out; those of its source may find nothing to alter in another one.
+    """
+    own = same_subject(checkout.suite, subject, next(iter(checkout.suite.subjects)))
+    defects = load_defects(checkout.suite)
+    return frozenset(
+        key
+        for key, entry in checkout.entries.items()
+        if entry.defect is not None
+        and (own or (entry.defect in defects and defects[entry.defect].kind == PROTOCOL))
+    )
 
 
 def same_subject(suite: Suite, one: str, other: str) -> bool:

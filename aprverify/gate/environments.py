@@ -52,6 +52,10 @@ class Condition:
 
 def _in(version: str, wanted: SpecifierSet) -> bool:
     try:
-        return wanted.contains(Version(version), prereleases=True)
+        found = Version(version)
     except InvalidVersion:
         return False
+    # Images of vendors bring builds such as 2.11.0a0: they were cut from what became 2.11, and PEP
+    # 440 sorts them before it.
+    names = [found, Version(found.base_version)] if found.is_prerelease else [found]
+    return any(wanted.contains(name, prereleases=True) for name in names)

@@ -26,6 +26,7 @@ from aprverify.evidence.records import (
 )
 from aprverify.evidence.status import GateStatus, Status, gate_statuses
 from aprverify.gate.policy import Policy, Rule, Waiver
+from aprverify.gate.retired import Retraction, retractions
 
 WORST_FIRST = (
     verdict.FALSIFIED,
@@ -99,6 +100,7 @@ class Present:
         contracts: those of the checkout.
         source_ids: of each planned entry as the files stand; empty where they are unknown.
         keys: of the planned entries.
+        plantable: those of planted defects that apply to the subject, whatever its rows say.
         unknown: why the source ids are unknown, else None.
         today: the day for ages and waivers.
     """
@@ -106,15 +108,17 @@ class Present:
     contracts: Sequence[ContractRecord]
     source_ids: Mapping[str, str]
     keys: frozenset[str]
+    plantable: frozenset[str]
     unknown: str | None
     today: date
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Every gate of the checkout, and what should be said although it decides nothing."""
+    """Every gate of the checkout, those that it dropped, and what decides nothing."""
 
     decisions: tuple[Decision, ...]
+    retractions: tuple[Retraction, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -126,6 +130,7 @@ class Judgement:
     def exit_code(self) -> int:
         """The worst of what blocks."""
         codes = {decision.code for decision in self.decisions if decision.blocks}
+        codes |= {verdict.CONFLICT for retraction in self.retractions if retraction.blocks}
         return next(code for code in WORST_FIRST if code in codes or code == verdict.OK)
 
 
@@ -140,7 +145,10 @@ def judge(runs: Sequence[Run], present: Present, policy: Policy) -> Judgement:
         *_foreign(runs, present),
         *_waivers_for_nothing(present, policy),
         *_not_required(present, policy),
+        *_lanes_for_nothing(present, policy),
     ]
+    dropped = retractions(runs, present.contracts, policy, present.today)
+    warnings += _retired_for_nothing(dropped, policy)
     for contract in present.contracts:
         tests = {test.id: test for test in contract.tests}
         for gate in contract.gates:
@@ -150,7 +158,7 @@ def judge(runs: Sequence[Run], present: Present, policy: Policy) -> Judgement:
             decision, said = _with_waiver(decision, policy.waivers.get(gate.id), present.today)
             decisions.append(decision)
             warnings += [*said, *judging.warnings]
-    return Judgement(tuple(decisions), tuple(dict.fromkeys(warnings)))
+    return Judgement(tuple(decisions), dropped, tuple(dict.fromkeys(warnings)))
 
 
 @dataclass
@@ -195,6 +203,10 @@ class _Judging:
 
     def _counts(self, origin: Origin, required: bool) -> bool:
         row = origin.row
+        if row.inapplicable and row.key in self.present.plantable:
+            said = f"in run {origin.run.header.run_id}: it says that its defect does not apply"
+            self.warnings.append(f"{row.key}: not counted, {said} to a subject to which it does")
+            return False
         if row.outcome == "not_run":
             return self.present.source_ids.get(row.key) == row.source_id
         condition = self.rule.environments.get(row.device)
@@ -355,7 +367,7 @@ def _with_waiver(
         return decision, [f"{name}: the policy does not require the gate; delete it"]
     if waiver.expires < today:
         why = f"its waiver by {waiver.owner} expired on {waiver.expires}"
-    elif waiver.status is not None and decision.status.status < waiver.status:
+    elif decision.status.status < waiver.status:
         why = f"its waiver by {waiver.owner} excuses {waiver.status.name} and better only"
     else:
         return replace(decision, waived=True), []
@@ -367,6 +379,44 @@ def _waivers_for_nothing(present: Present, policy: Policy) -> Iterator[str]:
     for name, waiver in policy.waivers.items():
         if name not in gates:
             yield f"waiver for {name} (line {waiver.line}): no contract declares that gate"
+
+
+def _retired_for_nothing(dropped: Sequence[Retraction], policy: Policy) -> Iterator[str]:
+    for name, retired in policy.retired.items():
+        if name not in {retraction.gate for retraction in dropped}:
+            yield (
+                f"retired gate {name} (line {retired.line}): in no run given it blocks shipping, "
+                "or it still does here; delete it"
+            )
+
+
+def _lanes_for_nothing(present: Present, policy: Policy) -> Iterator[str]:
+    """Lanes that the policy asks of every gate, and that some required gate has no case on."""
+    for lane in policy.defaults.lanes:
+        without = [
+            gate.id
+            for contract in present.contracts
+            for gate in contract.gates
+            if policy.requires(gate)
+            and lane in policy.rule(gate.id).lanes
+            and not _has_case_on(contract, gate, lane)
+        ]
+        if without:
+            yield (
+                f"the policy's defaults ask for {lane}, which says nothing of "
+                f"{_listed('required gate', without[:5])}"
+                + (f" and {len(without) - 5} more" if len(without) > 5 else "")
+                + ": no case there"
+            )
+
+
+def _has_case_on(contract: ContractRecord, gate: GateRecord, lane: str) -> bool:
+    return any(
+        case.device == lane
+        for test in contract.tests
+        if test.id in gate.tests
+        for case in test.cases.values()
+    )
 
 
 def _not_required(present: Present, policy: Policy) -> Iterator[str]:

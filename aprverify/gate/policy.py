@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from aprverify.evidence.status import Status
 from aprverify.gate.environments import RANGES, Condition
 
 _GROUPS = ("all", "ship_blocking")
+_LONGEST = timedelta(days=366)
+"""Beyond it, a waiver would outlive whoever answers for it."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,25 @@ class Rule:
 class Waiver:
     """Somebody answers for a gate that is not met, through the day on which it expires.
 
-    It excuses `status` and whatever is better; None: any status.
+    It excuses `status` and whatever is better: FALSIFIED only where it says so.
     """
 
     gate: str
     reason: str
     owner: str
     expires: date
-    status: Status | None
+    status: Status
+    line: int
+
+
+@dataclass(frozen=True)
+class Retired:
+    """Somebody answers for it that a gate no longer blocks shipping, through the day it expires."""
+
+    gate: str
+    reason: str
+    owner: str
+    expires: date
     line: int
 
 
@@ -68,6 +81,7 @@ class Policy:
     defaults: Rule = field(default_factory=Rule)
     rules: Mapping[str, Rule] = field(default_factory=dict)
     waivers: Mapping[str, Waiver] = field(default_factory=dict)
+    retired: Mapping[str, Retired] = field(default_factory=dict)
     path: Path | None = None
     sha256: str | None = None
 
@@ -76,13 +90,23 @@ class Policy:
         named = gate.id in self.required or "all" in self.required
         return named or (gate.ship_blocking and "ship_blocking" in self.required)
 
+    @property
+    def follows_contracts(self) -> bool:
+        """Whether the contracts decide what is required, and not a list of names alone."""
+        return not {"all", "ship_blocking"}.isdisjoint(self.required)
+
     def rule(self, gate: str) -> Rule:
         """What is asked of a gate: its own rule, and the defaults where that says nothing."""
         return self.rules.get(gate, self.defaults)
 
 
-def read_policy(path: Path, contracts: Sequence[ContractRecord]) -> tuple[Policy, list[Problem]]:
-    """Read and lint one policy file. With any problem the policy is not to be used."""
+def read_policy(
+    path: Path, contracts: Sequence[ContractRecord], today: date
+) -> tuple[Policy, list[Problem]]:
+    """Read and lint one policy file. With any problem the policy is not to be used.
+
+    `today` is the day of the judgement, from which the span of a waiver counts.
+    """
     try:
         document = read_document(path)
     except DocumentError as error:
@@ -92,7 +116,7 @@ def read_policy(path: Path, contracts: Sequence[ContractRecord]) -> tuple[Policy
         return Policy(), [Problem(path, 1, what, "begin with `policy: aprverify-policy/1`")]
     errors = schema.validator("policy").iter_errors(document.data)
     problems = [_schema_problem(document, error) for error in errors]
-    problems = problems or [*_problems(document, contracts)]
+    problems = problems or [*_problems(document, contracts, today)]
     return (Policy(), sorted(problems)) if problems else (_policy(document), [])
 
 
@@ -100,7 +124,9 @@ def _schema_problem(document: Document, error: Any) -> Problem:
     return Problem(document.path, *schema.fault(document, error, "policy"))
 
 
-def _problems(document: Document, contracts: Sequence[ContractRecord]) -> Iterator[Problem]:
+def _problems(
+    document: Document, contracts: Sequence[ContractRecord], today: date
+) -> Iterator[Problem]:
     """What a well-formed policy says that cannot be meant."""
 
     def problem(what: str, fix: str, *at: str | int) -> Problem:
@@ -128,15 +154,15 @@ def _problems(document: Document, contracts: Sequence[ContractRecord]) -> Iterat
             if name in body and not _is_range(body[name]):
                 what = f"{name}: {body[name]!r} is no range of versions"
                 yield problem(what, "write it as in `>=2.11,<3`", *at, name)
-    waived: set[str] = set()
-    for i, waiver in enumerate(data.get("waivers", [])):
-        if waiver["gate"] in waived:
-            what = f"a second waiver for {waiver['gate']}"
-            yield problem(what, "keep one", "waivers", i, "gate")
-        waived.add(waiver["gate"])
-        if _date(waiver["expires"]) is None:
-            what = f"expires: there is no day {waiver['expires']}"
-            yield problem(what, "write it as in 2027-01-31", "waivers", i, "expires")
+    for part, noun in (("waivers", "waiver"), ("retired", "entry")):
+        named: set[str] = set()
+        for i, answered in enumerate(data.get(part, [])):
+            if answered["gate"] in named:
+                what = f"a second {noun} for {answered['gate']}"
+                yield problem(what, "keep one", part, i, "gate")
+            named.add(answered["gate"])
+            if fault := _expiry(answered["expires"], today):
+                yield problem(*fault, part, i, "expires")
 
 
 def _unknown(name: str, known: Sequence[str] | Mapping[str, Any]) -> tuple[str, str]:
@@ -175,11 +201,16 @@ def _is_range(text: str) -> bool:
     return bool(text.strip())
 
 
-def _date(text: str) -> date | None:
+def _expiry(text: str, today: date) -> tuple[str, str] | None:
+    """What is wrong with a last day, and its remedy."""
     try:
-        return date.fromisoformat(text)
+        expires = date.fromisoformat(text)
     except ValueError:
-        return None
+        return f"expires: there is no day {text}", "write it as in 2027-01-31"
+    if expires - today > _LONGEST:
+        what = f"expires: {text} is more than {_LONGEST.days} days ahead of {today}"
+        return what, "name an earlier day, and look at it again then"
+    return None
 
 
 def _policy(document: Document) -> Policy:
@@ -196,10 +227,20 @@ def _policy(document: Document) -> Policy:
                 reason=waiver["reason"].strip(),
                 owner=waiver["owner"].strip(),
                 expires=date.fromisoformat(waiver["expires"]),
-                status=Status[waiver["status"]] if "status" in waiver else None,
+                status=Status[waiver["status"]],
                 line=document.line("waivers", i),
             )
             for i, waiver in enumerate(data.get("waivers", []))
+        },
+        retired={
+            retired["gate"]: Retired(
+                gate=retired["gate"],
+                reason=retired["reason"].strip(),
+                owner=retired["owner"].strip(),
+                expires=date.fromisoformat(retired["expires"]),
+                line=document.line("retired", i),
+            )
+            for i, retired in enumerate(data.get("retired", []))
         },
         path=document.path,
         sha256=hashlib.sha256(document.path.read_bytes()).hexdigest(),

@@ -15,6 +15,7 @@ from aprverify.evidence.status import Status
 from aprverify.evidence.terminal import one_line
 from aprverify.gate.judge import Decision, Judgement
 from aprverify.gate.policy import Policy, Waiver
+from aprverify.gate.retired import Retraction
 from aprverify.trust.verify import Signature, is_signature_beside
 
 SCHEMA = "aprverify-gate/1"
@@ -52,6 +53,8 @@ def render_text(judgement: Judgement, setting: Setting) -> str:
     """What is not shown, then gates that are not met with why and what to do, the verdict last."""
     required = judgement.required
     lines = [f"Not shown: {_not_shown(judgement, setting)}.", *_signed(setting), ""]
+    for retraction in judgement.retractions:
+        lines += _dropped(retraction)
     for decision in required:
         if not decision.met:
             lines += _open(decision)
@@ -85,6 +88,7 @@ def render_json(judgement: Judgement, setting: Setting) -> dict[str, Any]:
             for run in setting.runs
         ],
         "gates": [_gate(decision) for decision in judgement.decisions],
+        "dropped_gates": [_dropped_gate(retraction) for retraction in judgement.retractions],
         "warnings": [*setting.warnings, *judgement.warnings],
     }
 
@@ -133,9 +137,45 @@ def _waiver(waiver: Waiver | None, in_force: bool) -> dict[str, Any] | None:
         "reason": waiver.reason,
         "owner": waiver.owner,
         "expires": waiver.expires.isoformat(),
-        "status": waiver.status.name if waiver.status is not None else None,
+        "status": waiver.status.name,
         "in_force": in_force,
     }
+
+
+def _dropped_gate(retraction: Retraction) -> dict[str, Any]:
+    retired = retraction.retired
+    return {
+        "gate": retraction.gate,
+        "contract": retraction.contract,
+        "what": retraction.what,
+        "runs": list(retraction.runs),
+        "blocks": retraction.blocks,
+        "retired": None
+        if retired is None
+        else {
+            "reason": retired.reason,
+            "owner": retired.owner,
+            "expires": retired.expires.isoformat(),
+            "in_force": retraction.in_force,
+        },
+    }
+
+
+def _dropped(retraction: Retraction) -> Iterator[str]:
+    retired = retraction.retired
+    mark = "DROPPED " if retraction.blocks else "RETIRED "
+    yield f"{mark} {one_line(retraction.gate)}"
+    runs = ", ".join(retraction.runs)
+    yield f"    why     {one_line(f'it blocks shipping in run {runs}, and {retraction.what}')}"
+    if retired is not None:
+        until = "through" if retraction.in_force else "expired on"
+        told = f"{retired.owner}, {until} {retired.expires}: {retired.reason}"
+        yield f"    retired {one_line(told)}"
+    if retraction.blocks:
+        yield (
+            "    do      declare it again; or name it under `retired` in the policy, with reason, "
+            "owner and expiry"
+        )
 
 
 def _open(decision: Decision) -> Iterator[str]:
@@ -197,11 +237,12 @@ def _verdict(judgement: Judgement) -> str:
     required = judgement.required
     blocking = [decision for decision in required if decision.blocks]
     waived = [decision for decision in required if decision.waived]
+    dropped = [retraction for retraction in judgement.retractions if retraction.blocks]
     gates = count(len(required), "required gate")
     excused = f", {len(waived)} of them by a waiver only" if waived else ""
-    if not blocking:
+    if not blocking and not dropped:
         return f"GATE MET: {gates}{excused}."
     code = judgement.exit_code
-    return (
-        f"GATE NOT MET: {len(blocking)} of {gates}; worst: {MEANINGS[code]} (exit status {code})."
-    )
+    told = [f"{len(blocking)} of {gates}"]
+    told += [f"{count(len(dropped), 'gate')} that blocked shipping dropped"] if dropped else []
+    return f"GATE NOT MET: {'; '.join(told)}; worst: {MEANINGS[code]} (exit status {code})."

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from aprverify.evidence.promote import promoted_runs
-from aprverify.evidence.reader import read_run
+from aprverify.evidence.reader import RUN_FILE, read_run
 from aprverify.evidence.records import Run
+from aprverify.evidence.refusals import MissingRun
 from aprverify.trust.trusted import read_trusted
 from aprverify.trust.verify import Signature, verify_run
 
@@ -15,8 +16,8 @@ from aprverify.trust.verify import Signature, verify_run
 def read_runs(paths: Sequence[Path], evidence_dir: Path) -> tuple[list[Run], list[str]]:
     """The runs at `paths`, or all promoted ones where none is named, and what was odd about it.
 
-    A path is a run's folder, its run.jsonl, or a folder of evidence with ``runs/`` in it. A run
-    that is named twice counts once.
+    A path is a run's folder, its run.jsonl, or a folder of evidence with ``runs/`` in it; what lies
+    beside a run.jsonl cannot hide it. A run that is named twice counts once.
 
     Raises:
         EvidenceRefused: one of them is no evidence.
@@ -42,7 +43,10 @@ def signers(runs: Sequence[Run], trusted_keys: Path, identity: str | None) -> di
 
 
 def _at(path: Path, *, is_default: bool) -> Iterator[Run]:
-    if is_default or (path / "runs").is_dir():
-        yield from promoted_runs(path)
-    else:
+    if not is_default and ((path / RUN_FILE).exists() or not (path / "runs").is_dir()):
         yield read_run(path)
+        return
+    found = promoted_runs(path)
+    if not found and not is_default:
+        raise MissingRun(path, None, "was given as evidence, and holds no run")
+    yield from found

@@ -10,6 +10,7 @@ import pytest
 from aprverify.evidence.index import render_index
 from aprverify.evidence.merge import merge_runs
 from aprverify.evidence.records import Run
+from aprverify.evidence.report import render_report
 from aprverify.evidence.status import Status, gate_statuses
 from aprverify.trust.verify import SIGNATURE_FILE
 
@@ -185,3 +186,47 @@ def test_subjects_are_kept_apart(tmp_path: Path) -> None:
     index = render_index([ours, theirs], None)
     assert "## Gates of theirs" in index
     assert "| FALSIFIED |" in index
+
+
+@pytest.mark.parametrize("has_other_lane", [True, False])
+@pytest.mark.parametrize(("later", "status"), [(NEWER_SHA, "STALE"), (SHA, "DISCHARGED")])
+def test_rows_of_two_versions_make_no_gate_together(
+    tmp_path: Path, later: str, status: str, has_other_lane: bool
+) -> None:
+    """A GPU that saw the old trainer does not complete what a CPU shows of the new one.
+
+    Whether the later run has rows of the other lane that did not run, or none of it at all.
+    """
+    contracts = (contract({"cpu-f32": "full", "cuda-bf16": "full"}),)
+    both = (row(), row("caught", defect="drop-bias"), row(case="cuda-bf16"))
+    gpu = {**ENVIRONMENT, "gpus": [GPU]}
+    monday = run_on(tmp_path / "gpu", MONDAY, *both, contracts=contracts, environment=gpu)
+    cpu = [row(source_id=later), row("caught", defect="drop-bias", source_id=later)]
+    if has_other_lane:
+        cpu.append(row("not_run", case="cuda-bf16", source_id=later))
+    tuesday = run_on(tmp_path / "cpu", TUESDAY, *cpu, contracts=contracts)
+    assert "| **GATE-A** | DISCHARGED |" in render_index([monday], None)
+    for runs in ([monday, tuesday], [tuesday, monday]):
+        assert f"| **GATE-A** | {status} |" in render_index(runs, None)
+
+
+def test_a_met_gate_is_one_of_the_contracts_that_were_recorded(tmp_path: Path) -> None:
+    """There may be more contracts by now, in the checkout or in a later run."""
+    run = run_on(tmp_path, MONDAY, row(), row("caught", defect="drop-bias"))
+    yes = "**Yes:** the ship-blocking gate of the contracts recorded in"
+    assert f"{yes} these runs is discharged." in render_index([run], None)
+    assert f"{yes} this run is discharged." in render_report(run)
+
+
+def test_what_changed_is_told_between_runs_of_one_lane(tmp_path: Path) -> None:
+    """A GPU's run between two of a CPU is no news about the CPU's entries."""
+    runs = [
+        run_on(tmp_path, MONDAY, row(case="cpu-f32")),
+        run_on(tmp_path, TUESDAY, row(case="cuda-f32")),
+        run_on(tmp_path, "2026-01-07T08:00:00Z", row("falsified", case="cpu-f32")),
+    ]
+    told = next(line for line in render_index(runs, None).splitlines() if "What changed?" in line)
+    assert runs[0].header.run_id in told and "1 new failure" in told
+    assert runs[1].header.run_id not in told
+    alone = render_index(runs[:2], None)
+    assert "No earlier run has verdicts on the same kind of devices" in alone

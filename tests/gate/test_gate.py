@@ -35,6 +35,7 @@ from .conftest import (
 from .evidence import CPU, H100, write_run
 
 Out = pytest.CaptureFixture[str]
+OTHER = "toysuite.adapter:Other"
 
 
 def told(capsys: Out, call: Call, *arguments: object) -> tuple[int, dict[str, Any]]:
@@ -122,6 +123,92 @@ def test_the_committed_evidence_is_what_is_judged_by_default(declared: Toy, judg
     assert judge(declared.root / "evidence") == 0
 
 
+def test_a_folder_beside_a_run_does_not_hide_it(declared: Toy, judge: Call) -> None:
+    """An empty one, with the name of the one that evidence is kept in."""
+    good, bad = write_run(declared, "a"), write_run(declared, "b", {CPU_KEY: "falsified"})
+    (bad / "runs").mkdir()
+    assert judge(bad) == 1
+    assert judge(good, bad) == 9
+
+
+def test_evidence_that_was_given_and_holds_no_run_is_refused(
+    declared: Toy, judge: Call, capsys: Out
+) -> None:
+    """A folder that lost its runs is not the same as one that nobody named."""
+    (declared.root / "kept" / "runs").mkdir(parents=True)
+    assert judge(write_run(declared, "a"), declared.root / "kept") == 7
+    assert "was given as evidence, and holds no run" in capsys.readouterr().err
+
+
+# -- gates that are dropped -------------------------------------------------------------------
+
+
+def _drop(toy: Toy, how: str) -> None:
+    if how == "flipped":
+        second_contract(toy, ship_blocking=False)
+    else:
+        (toy.root / "contracts" / "two.yaml").unlink()
+    forget_files()
+
+
+@pytest.mark.parametrize(
+    ("how", "what"),
+    [("flipped", "does not block shipping here"), ("deleted", "its contract C-TWO with it")],
+)
+def test_a_gate_that_blocked_shipping_cannot_be_dropped_in_silence(
+    declared: Toy, judge: Call, capsys: Out, how: str, what: str
+) -> None:
+    """The contracts in the runs remember it; whoever drops it must say so in the policy."""
+    second_contract(declared)
+    run = write_run(declared, "a", {"FALSIFY-TWO[device=cpu]": "falsified"})
+    assert judge(run) == 1
+    _drop(declared, how)
+    status, body = told(capsys, judge, run)
+    (dropped,) = body["dropped_gates"]
+    assert (status, dropped["gate"], dropped["blocks"]) == (9, "GATE-TWO", True)
+    assert dropped["what"].endswith(what)
+    assert judge(run) == 9
+    said = capsys.readouterr().out
+    assert "DROPPED  GATE-TWO" in said
+    assert "0 of 1 required gate; 1 gate that blocked shipping dropped; worst: conflict" in said
+
+
+def test_a_dropped_gate_is_answered_for_until_its_day(
+    declared: Toy, judge: Call, capsys: Out
+) -> None:
+    """As a waiver is; and it stays in sight."""
+    second_contract(declared)
+    run = write_run(declared, "a")
+    _drop(declared, "deleted")
+    policy(declared, retired=[{**ANSWERED, "gate": "GATE-TWO"}])
+    assert judge(run, "--today", "2026-03-31") == 0
+    assert "RETIRED  GATE-TWO" in capsys.readouterr().out
+    assert judge(run, "--today", "2026-04-01") == 9
+    assert "expired on 2026-03-31" in capsys.readouterr().out
+
+
+def test_an_answer_for_nothing_is_a_warning(declared: Toy, judge: Call, capsys: Out) -> None:
+    """For a gate that no run knows, and for one that still blocks shipping."""
+    policy(declared, retired=[ANSWERED, {**ANSWERED, "gate": "GATE-NOBODY"}])
+    status, body = told(capsys, judge, write_run(declared, "a"), "--today", "2026-01-05")
+    assert status == 0
+    assert sum("delete it" in warning for warning in body["warnings"]) == 2
+
+
+def test_a_gate_that_the_policy_names_stays_required(
+    declared: Toy, judge: Call, capsys: Out
+) -> None:
+    """Whatever its contract says later; and one that is gone is a problem of the policy."""
+    second_contract(declared)
+    policy(declared, required=["ship_blocking", "GATE-TWO"])
+    run = write_run(declared, "a", {"FALSIFY-TWO[device=cpu]": "falsified"})
+    _drop(declared, "flipped")
+    status, body = told(capsys, judge, run)
+    assert (status, body["dropped_gates"]) == (1, [])
+    _drop(declared, "deleted")
+    assert judge(run) == 2
+
+
 def test_a_contract_that_a_run_leaves_out_is_not_met(declared: Toy, judge: Call) -> None:
     """Gates come from the checkout, so that a run without them cannot hide them."""
     run = write_run(declared, "a")
@@ -195,21 +282,52 @@ def test_what_did_not_apply_to_older_files_excuses_nothing_now(
     declared: Toy, judge: Call, capsys: Out
 ) -> None:
     """A defect that could not be planted then might be now."""
+    policy(declared, subject=OTHER)
     reason = {"kind": "subject", "detail": "patches another trainer", "remedy": ""}
     key = "FALSIFY-TOY-001[device=cpu]!one-less"
     other = "FALSIFY-TOY-001[device=cuda]!one-less"
     away = write_run(
         declared, "a", {key: "not_run", other: "not_run"}, only=[key, other],
-        changes={"reason": reason},
+        changes={"reason": reason}, subject=OTHER,
     )  # fmt: skip
-    assert judge(away, write_run(declared, "b", only=[CPU_KEY, CUDA_KEY, TEETH_KEY])) == 0
+    kept = [CPU_KEY, CUDA_KEY, TEETH_KEY]
+    assert judge(away, write_run(declared, "b", only=kept, subject=OTHER)) == 0
     path = declared.root / "toytrainer/core.py"
     path.write_text(path.read_text() + "# later\n")
     forget_files()
-    rest = write_run(declared, "c", only=[CPU_KEY, CUDA_KEY, TEETH_KEY])
+    rest = write_run(declared, "c", only=kept, subject=OTHER)
     status, body = told(capsys, judge, away, rest)
     assert status == 5
     assert "counter-example one-less was not planted" in body["gates"][0]["why"][0]
+
+
+@pytest.mark.parametrize(
+    ("subject", "defect", "code"),
+    [
+        ("toy", "one-less", 5),
+        ("toy", "one-more", 5),
+        (OTHER, "one-more", 5),
+        (OTHER, "one-less", 0),
+    ],
+)
+def test_a_defect_is_not_declared_away(
+    declared: Toy, judge: Call, capsys: Out, subject: str, defect: str, code: int
+) -> None:
+    """Only a defect of the suite's own trainer may find nothing to alter, in another subject."""
+    policy(declared, subject=subject)
+    entries = open_checkout(declared.suite).entries
+    away = [key for key, entry in entries.items() if entry.defect == defect]
+    reason = {"kind": "subject", "detail": "does not apply", "remedy": ""}
+    runs = [
+        write_run(declared, "a", dict.fromkeys(away, "not_run"), only=away, subject=subject,
+                  changes={"reason": reason}),
+        write_run(declared, "b", only=entries.keys() - {*away}, subject=subject),
+    ]  # fmt: skip
+    status, body = told(capsys, judge, *runs)
+    assert status == code
+    said = f"counter-example {defect} was not planted" in " ".join(body["gates"][0]["why"])
+    assert said is bool(code)
+    assert any("does not apply to a subject" in w for w in body["warnings"]) is bool(code)
 
 
 def test_the_base_is_the_checkout_that_is_judged(
@@ -364,6 +482,42 @@ def test_rows_count_where_the_policy_wants_them_measured(
     status, body = told(capsys, judge, write_run(declared, "a"))
     assert status == code
     assert words in " ".join(body["gates"][0]["why"])
+
+
+@pytest.mark.parametrize(
+    ("version", "wanted", "code"),
+    [
+        ("2.11.0a0+ab12cd34ef.nv26.2", ">=2.11", 0),
+        ("2.11.0a0+ab12cd34ef.nv26.2", ">=2.11,<2.12", 0),
+        ("2.12.0a0", ">=2.11,<2.12", 5),
+        ("2.11.0a0", "<2.11", 5),
+        ("2.10.0a0", ">=2.11", 5),
+        ("2.11.0a0", ">2.11", 5),
+    ],
+)
+def test_a_pre_release_counts_as_the_version_that_it_names(
+    declared: Toy, judge: Call, version: str, wanted: str, code: int
+) -> None:
+    """Images of vendors bring no other; it is still not what came before that version."""
+    policy(declared, defaults={"environments": {"cuda": {"torch": wanted}}})
+    cuda = {**H100, "packages": {"torch": version}}
+    assert judge(write_run(declared, "a", environments={"cuda": cuda})) == code
+
+
+def test_a_default_lane_that_says_nothing_of_a_gate_is_a_warning(
+    declared: Toy, judge: Call, capsys: Out
+) -> None:
+    """`lanes: [cuda]` asks nothing of a gate without a case there; a rule of its own does."""
+    second_contract(declared)
+    policy(declared, defaults={"lanes": ["cuda"]})
+    run = write_run(declared, "a")
+    status, body = told(capsys, judge, run)
+    assert status == 0
+    (warning,) = body["warnings"]
+    assert "ask for cuda, which says nothing of required gate GATE-TWO: no case there" in warning
+    rule = {"gate": "GATE-TWO", "lanes": ["cpu"]}
+    policy(declared, defaults={"lanes": ["cuda"]}, gates=[rule])
+    assert told(capsys, judge, run)[1]["warnings"] == []
 
 
 def test_a_version_that_cannot_be_read_is_none_that_is_wanted(declared: Toy, judge: Call) -> None:
@@ -530,7 +684,8 @@ def test_a_ship_blocking_gate_that_is_not_required_is_named(
 
 # -- waivers ----------------------------------------------------------------------------------
 
-WAIVER = {"gate": GATE, "reason": "the GPU is away", "owner": "Ada", "expires": "2026-03-31"}
+ANSWERED = {"gate": GATE, "reason": "the GPU is away", "owner": "Ada", "expires": "2026-03-31"}
+WAIVER = {**ANSWERED, "status": "FALSIFIED"}
 
 
 def test_a_waiver_lets_a_gate_pass_and_hides_nothing(
@@ -559,7 +714,12 @@ def test_an_expired_waiver_fails(declared: Toy, judge: Call, capsys: Out) -> Non
 
 @pytest.mark.parametrize(
     ("excused", "outcome", "code"),
-    [("PENDING", "not_run", 0), ("PENDING", "falsified", 1), ("FALSIFIED", "not_run", 0)],
+    [
+        ("PENDING", "not_run", 0),
+        ("PENDING", "falsified", 1),
+        ("VACUOUS", "falsified", 1),
+        ("FALSIFIED", "not_run", 0),
+    ],
 )
 def test_a_waiver_excuses_its_status_and_better(
     declared: Toy, judge: Call, excused: str, outcome: str, code: int

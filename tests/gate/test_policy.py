@@ -13,7 +13,11 @@ from .evidence import write_run
 
 Out = pytest.CaptureFixture[str]
 HEAD = "policy: aprverify-policy/1\n"
-WAIVER = "waivers:\n  - {gate: GATE-TOY-001, reason: r, owner: o, expires: 2026-03-31}\n"
+WAIVER = (
+    "waivers:\n"
+    "  - {gate: GATE-TOY-001, reason: r, owner: o, expires: 2026-03-31, status: PENDING}\n"
+)
+RETIRED = "retired:\n  - {gate: GATE-OLD, reason: r, owner: o, expires: 2026-03-31}\n"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +52,7 @@ WAIVER = "waivers:\n  - {gate: GATE-TOY-001, reason: r, owner: o, expires: 2026-
         ),
         (f"{HEAD}defaults:\n  environments:\n    cpu: {{card: x}}\n", ":4: defaults.environments"),
         (
-            f"{HEAD}{WAIVER}  - {{gate: GATE-TOY-001, reason: r, owner: o, expires: 2026-04-30}}\n",
+            f"{HEAD}{WAIVER}{WAIVER.partition(chr(10))[2]}",
             ":4: a second waiver for GATE-TOY-001",
         ),
         (f"{HEAD}{WAIVER}".replace("03-31", "02-30"), ":3: expires: there is no day 2026-02-30"),
@@ -56,6 +60,17 @@ WAIVER = "waivers:\n  - {gate: GATE-TOY-001, reason: r, owner: o, expires: 2026-
         (f"{HEAD}{WAIVER}".replace("reason: r, ", ""), ":3: waivers.0: 'reason' is a required"),
         (f"{HEAD}{WAIVER}".replace("owner: o, ", ""), ":3: waivers.0: 'owner' is a required"),
         (f"{HEAD}{WAIVER}".replace("owner: o", "owner: ' '"), ":3: waivers.0.owner: ' '"),
+        (
+            f"{HEAD}{WAIVER}".replace(", status: PENDING", ""),
+            ":3: waivers.0: 'status' is a required",
+        ),
+        (
+            f"{HEAD}{WAIVER}".replace("2026-03-31", "2027-01-07"),
+            ":3: expires: 2027-01-07 is more than 366 days ahead of 2026-01-05",
+        ),
+        (f"{HEAD}{RETIRED}{RETIRED.partition(chr(10))[2]}", ":4: a second entry for GATE-OLD"),
+        (f"{HEAD}{RETIRED}".replace("reason: r, ", ""), ":3: retired.0: 'reason' is a required"),
+        (f"{HEAD}{RETIRED}".replace("2026-03", "2028-03"), ":3: expires: 2028-03-31 is more than"),
     ],
 )
 def test_each_problem_of_a_policy_is_named_with_its_line(
@@ -64,7 +79,7 @@ def test_each_problem_of_a_policy_is_named_with_its_line(
     """Exit status 2, in words and as JSON; the evidence is not even looked at."""
     declare(declared, cases=[{"scale": "full", "matrix": {"device": ["cpu"]}}])
     declared.write({"gate-policy.yaml": text})
-    assert judge("nowhere", "--json") == 2
+    assert judge("nowhere", "--json", "--today", "2026-01-05") == 2
     out, err = capsys.readouterr()
     assert f"gate-policy.yaml{said}" in err
     assert "fix: " in err
@@ -93,7 +108,7 @@ gates:
       cuda: {{card: "*H100*"}}
     allows_partial: false
     max_age_days: 30
-{WAIVER.replace("expires", "status: PENDING, expires")}"""
+{WAIVER.replace("2026-03-31", "2027-01-06")}{RETIRED}"""
         }
     )
     run = write_run(declared, "a")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.runner.files import read_yaml
+from tests.runner.files import ROOT, read_yaml
 
 _EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}")
 
@@ -45,6 +45,8 @@ class Job:
         program = binaries / "aprverify"
         program.write_text(f'#!/bin/sh\nexec {sys.executable} -m aprverify "$@"\n')
         program.chmod(0o755)
+        made_of = f"{ROOT}\npython3\nfalse\n\n"
+        (binaries.parent / "aprverify-made-of").write_text(made_of)
 
     @property
     def temp(self) -> Path:
@@ -65,6 +67,7 @@ class Job:
         values = {name: str(i.get("default", "")) for name, i in data["inputs"].items()} | given
         done, known = Done(), {f"inputs.{name}": value for name, value in values.items()}
         known["runner.temp"] = str(self.temp)
+        known["github.run_attempt"] = "1"
         for number, step in enumerate(data["runs"]["steps"]):
             self._step(step, action, done, known, number)
         for name, output in data["outputs"].items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -36,6 +37,8 @@ _FIRST_PARTY = {
 }
 _LOCAL = {"./.github/actions/verify": VERIFY, "./.github/actions/gate": GATE}
 _FILES = [VERIFY, GATE, WORKFLOW]
+_NOT_UNREVIEWED = "github.event_name != 'pull_request'"
+_ON_MAIN = "github.ref == 'refs/heads/main'"
 
 
 def _calls() -> list[tuple[str, list[str]]]:
@@ -101,7 +104,7 @@ def _uses_with_inputs() -> list[tuple[Path, dict[str, Any]]]:
     ]
     found = []
     for step in (*steps_of(WORKFLOW), *page):
-        name = re.search(r"/\.github/actions/(\w+)", step["uses"])
+        name = re.search(r"/\.github/actions/(\w+)", step.get("uses", ""))
         if name:
             found.append((ACTIONS / name[1] / "action.yml", step["with"]))
     return found
@@ -134,7 +137,7 @@ def test_jobs_ask_for_little_and_end() -> None:
     for job in workflow["jobs"].values():
         assert "permissions" not in job
         assert 0 < job["timeout-minutes"] <= 120
-    checkouts = [step for step in steps_of(WORKFLOW) if "checkout" in step["uses"]]
+    checkouts = [step for step in steps_of(WORKFLOW) if "checkout" in step.get("uses", "")]
     assert len(checkouts) == 3
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
@@ -142,30 +145,66 @@ def test_jobs_ask_for_little_and_end() -> None:
 def test_a_pull_request_reaches_neither_gpu_nor_key() -> None:
     """Nobody has reviewed its code: no machine that outlives the job, no signature."""
     jobs = read_yaml(WORKFLOW)["jobs"]
-    unreviewed = "github.event_name != 'pull_request'"
-    assert unreviewed in jobs["gpu"]["if"]
-    for name, job in jobs.items():
-        guarded = unreviewed in job.get("if", "")
-        for step in job["steps"]:
-            key = step.get("with", {}).get("signing-key", "")
-            assert guarded or not key or f"{unreviewed} && secrets." in key, name
+    assert _NOT_UNREVIEWED in jobs["gpu"]["if"]
+    keys = [(name, key) for name, job in jobs.items() for key in _keys_of(job)]
+    assert {name for name, _ in keys} == {"cpu", "gpu", "gate"}
+    for name, key in keys:
+        assert f"{_NOT_UNREVIEWED} && {_ON_MAIN} && secrets." in key, name
 
 
-def test_the_gate_runs_after_lanes_that_failed() -> None:
-    """The gate needs both lanes, and is skipped only where the workflow is cancelled."""
+def test_the_key_is_of_an_environment_that_main_alone_may_use() -> None:
+    """A workflow is started by hand on any branch, with whatever that branch makes of it."""
+    for name, job in read_yaml(WORKFLOW)["jobs"].items():
+        if _keys_of(job):
+            wanted = f"{_NOT_UNREVIEWED} && {_ON_MAIN} && 'aprverify-signing' || ''"
+            assert job["environment"] == f"${{{{ {wanted} }}}}", name
+    assert "`aprverify-signing`" in PAGE.read_text("utf-8")
+
+
+def _keys_of(job: dict[str, Any]) -> list[str]:
+    keys = [step.get("with", {}).get("signing-key", "") for step in job["steps"]]
+    return [key for key in keys if key]
+
+
+def test_the_gate_is_never_skipped() -> None:
+    """A required check that is skipped counts as passed: the page says to require this one."""
     gate = read_yaml(WORKFLOW)["jobs"]["gate"]
-    assert gate["needs"] == ["cpu", "gpu"]
-    assert "!cancelled()" in gate["if"]
+    assert (gate["name"], gate["needs"], gate["if"]) == ("Gate", ["cpu", "gpu"], "${{ always() }}")
+    passing_on, *judging = gate["steps"]
+    assert passing_on["if"] == "${{ github.event_name == 'pull_request' }}"
+    assert {step["if"] for step in judging} == {f"${{{{ {_NOT_UNREVIEWED} }}}}"}
+    assert judging[-1]["uses"] == "./.github/actions/gate"
+
+
+@pytest.mark.parametrize(
+    ("result", "status"),
+    [("success", 0), ("failure", 1), ("cancelled", 1), ("skipped", 1), ("", 1)],
+)
+def test_on_a_pull_request_the_gate_is_the_cpu_lane(
+    tmp_path: Path, result: str, status: int
+) -> None:
+    """It fails unless the lane succeeded, and says what it did not judge."""
+    step = read_yaml(WORKFLOW)["jobs"]["gate"]["steps"][0]
+    assert step["env"] == {"CPU_LANE": "${{ needs.cpu.result }}"}
+    summary = tmp_path / "summary"
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
+        env={**os.environ, "CPU_LANE": result, "GITHUB_STEP_SUMMARY": str(summary)},
+        check=False,
+    )
+    assert done.returncode == status
+    assert "Not judged on a pull request: the GPU lane" in summary.read_text()
 
 
 @pytest.mark.parametrize("path", [VERIFY, GATE], ids=lambda p: p.parent.name)
 def test_uploads_do_not_depend_on_what_came_before(path: Path) -> None:
-    """Every upload is always tried, and its name can be taken again by a second attempt."""
+    """Every upload is always tried, under a name that no other attempt takes; none is replaced."""
     uploads = [step for step in steps_of(path) if "upload" in step.get("uses", "")]
     assert len(uploads) == 2
     for step in uploads:
         assert "always()" in step["if"]
-        assert step["with"]["overwrite"] is True
+        assert "overwrite" not in step["with"]
+        assert re.search(r"outputs\.artifact|github\.run_attempt", step["with"]["name"])
 
 
 def test_container_copies_what_a_run_needs() -> None:

@@ -35,8 +35,8 @@ def test_the_gate_judges_merges_and_publishes(job: Job, tmp_path: Path) -> None:
     status = cli.main(["gate", *lanes])
     assert done.status == status
     assert done.outputs["exit-code"] == str(status)
-    assert ("merged-7-1/run.jsonl" in done.uploads["aprverify-merged"]) is merged
-    assert done.uploads["aprverify-views-merged"] == (_VIEWS if merged else _WORDS)
+    assert ("merged-7-1/run.jsonl" in done.uploads["aprverify-merged.1"]) is merged
+    assert done.uploads["aprverify-views-merged.1"] == (_VIEWS if merged else _WORDS)
     assert f"## Gate: exit status {status}" in job.summary
     assert ("::error title=gate::GATE NOT MET" in done.log) is (status != 0)
 
@@ -48,8 +48,8 @@ def test_a_damaged_lane_is_refused(job: Job) -> None:
     done = job.run(GATE)
     assert (done.status, done.outputs["exit-code"]) == (7, "7")
     assert "::error title=gate::refused" in done.log
-    assert done.uploads["aprverify-merged"] == set()
-    assert done.uploads["aprverify-views-merged"] >= _WORDS
+    assert done.uploads["aprverify-merged.1"] == set()
+    assert done.uploads["aprverify-views-merged.1"] >= _WORDS
 
 
 def test_unsigned_runs_are_refused_where_signatures_are_required(job: Job) -> None:

@@ -72,8 +72,29 @@ def test_no_torch_to_keep_is_an_error(stub: Path) -> None:
 
 def test_an_environment_that_is_there_is_kept(stub: Path) -> None:
     """A second action in the same job does not install again."""
+    status, notes, _ = _install(stub, PIP_ARGUMENTS="one two")
+    assert status == 0
+    assert _install(stub, PIP_ARGUMENTS="one two")[:2] == (0, notes)
+
+
+@pytest.mark.parametrize(
+    "variables", [{"PIP_ARGUMENTS": "three"}, {"KEEP_TORCH": "true", "TORCH": "2.11.0"}]
+)
+def test_an_environment_of_other_inputs_is_refused(
+    stub: Path, capfd: pytest.CaptureFixture[str], variables: dict[str, str]
+) -> None:
+    """It would lack what was asked for, and nobody would notice."""
+    assert _install(stub, PIP_ARGUMENTS="one")[0] == 0
+    assert _install(stub, **{"PIP_ARGUMENTS": "one", **variables})[0] == 2
+    assert "was made of other inputs" in capfd.readouterr().err
+
+
+def test_an_environment_that_was_cut_off_is_made_again(stub: Path) -> None:
+    """What stands there without a note of its inputs may lack anything."""
     program = stub.parent / "venv" / "bin" / "aprverify"
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    assert _install(stub)[:2] == (0, [])
+    status, notes, _ = _install(stub)
+    assert status == 0
+    assert "--editable" in notes

@@ -55,7 +55,13 @@ def test_another_quantity_of_the_same_value_makes_no_band() -> None:
 
 @pytest.mark.parametrize(
     ("op", "observed", "bound"),
-    [("==", 1.0, 1.0), ("<=", math.nan, 1.0), ("contains", "a", "a"), ("==", True, True)],
+    [
+        ("==", 1.0, 1.0),
+        ("<=", math.nan, 1.0),
+        ("contains", "a", "a"),
+        ("==", True, True),
+        ("<=", 0.0, 0),
+    ],
 )
 def test_what_has_no_tolerance_has_no_margin(op: str, observed: object, bound: object) -> None:
     """Exact claims, texts, and values that are no numbers."""
@@ -91,3 +97,17 @@ def test_what_fails_decides_whatever_else_is_near() -> None:
     near = deciding(held)
     assert near is not None and near.margin == pytest.approx(0.001)
     assert deciding([]) is None
+
+
+def test_a_measurement_decides_before_a_count() -> None:
+    """1 of at least 1 and 2 of at least 1 are where they always are; alone, a count is shown."""
+    bodies = (
+        row(case="a", comparisons=[comparison(1, 1)]),
+        row(case="b", comparisons=[comparison(9, 10)]),
+        row(case="c", observed=0.5),
+    )
+    _, rows = contracts_and_rows(bodies)
+    near = deciding(rows)
+    assert near is not None and near.row.case_id == "c"
+    near = deciding(rows[:2])
+    assert near is not None and near.row.case_id == "b"

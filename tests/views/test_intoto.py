@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from aprverify.evidence.refusals import SchemaViolation
 from aprverify.views.intoto import render_statement
 from tests.evidence.builder import SHA, Body, build_run, row
 
@@ -99,3 +100,13 @@ def test_a_survivor_and_an_interruption_fail(tmp_path: Path) -> None:
     assert survivor["predicate"]["failedTests"] == ["TEST-A[cpu-f32]!drop-bias"]
     assert survivor["predicate"]["result"] == "FAILED"
     assert statement(tmp_path / "b", interrupted=True)["predicate"]["result"] == "FAILED"
+
+
+@pytest.mark.parametrize("commit", ["main", "a" * 39, "A" * 40, "a" * 41, ""])
+def test_a_commit_is_a_hash_or_nothing(tmp_path: Path, commit: str) -> None:
+    """Any other text would become the digest of a statement that somebody signs."""
+    source = {"dirty": False, "aprverify_version": "0.1.0", "aprverify_sha256": "b" * 64}
+    with pytest.raises(SchemaViolation, match="commit"):
+        build_run(tmp_path, source={**source, "commit": commit})
+    for good in ("a" * 40, "b" * 64, None):
+        build_run(tmp_path / f"{good}", source={**source, "commit": good})

@@ -9,7 +9,7 @@ import pytest
 
 from aprverify.evidence.index import render_index
 from aprverify.evidence.records import Run
-from aprverify.evidence.report import render_report
+from aprverify.evidence.report import gates_with_rows, render_report
 
 from .runs import committed, mixed
 
@@ -56,3 +56,16 @@ def test_a_report_can_be_read_in_two_minutes() -> None:
         first = "\n".join(report.splitlines()[:15])
         for question in ("Is the gate met?", "What came closest", "Can the falsifiers fail?"):
             assert question in first
+
+
+def test_a_large_run_shows_what_blocks_and_a_line_a_contract() -> None:
+    """Beyond forty gates all of them open on a click, and none is left out there."""
+    run = max(committed(), key=lambda run: len(run.rows))
+    with_rows, _ = gates_with_rows(run)
+    assert len(with_rows) > 40
+    gates = render_report(run).partition("## Gates")[2].partition("\n## ")[0]
+    shown, _, opened = gates.partition("<details>")
+    for status in with_rows:
+        assert status.gate in opened
+        assert (f"| **{status.gate}** |" in shown) == status.ship_blocking
+        assert f"| {status.contract} |" in shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from aprverify.evidence.markdown import count, number
-from aprverify.evidence.provenance import where
+from aprverify.evidence.provenance import differences, where
 from aprverify.evidence.records import Environment
 from aprverify.views.html.markup import Markup, element, join
 from aprverify.views.html.outline import Outline
@@ -26,7 +26,7 @@ def _environment(outline: Outline, environment: Environment) -> Markup:
     rows = sum(row.environment == environment.id for row in outline.run.rows)
     return element(
         "section",
-        element("h3", where(environment)),
+        element("h3", where(environment) + differences(environment, outline.run.environments)),
         facts(list(_machine(environment, rows))),
         id=outline.fragment("environment", environment.id),
     )
