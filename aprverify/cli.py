@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from aprverify import __version__
 from aprverify.commands import (
+    bisect,
     check,
     diff,
     evidence,
@@ -24,6 +25,7 @@ from aprverify.commands import (
     lint,
     list_,
     merge,
+    probe,
     report,
     show,
     sign,
@@ -34,6 +36,7 @@ from aprverify.suite import SuiteError, find_suite
 
 _COMMANDS = (
     verify, lint, list_, show, check, report, evidence, gate, merge, fetch, diff, history, sign,
+    bisect, probe,
 )  # fmt: skip
 _BROKEN_PIPE = 141
 _ADVICE = {
@@ -58,6 +61,13 @@ A typical day:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns its exit code."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if probe.is_asked_for(words):
+        return probe.for_git(lambda: _main(words))
+    return _main(words)
+
+
+def _main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         # Lanes are started as `python -m pytest`, which finds subjects in the working folder too.

@@ -222,7 +222,7 @@ def test_what_changed_is_told_between_runs_of_one_lane(tmp_path: Path) -> None:
     """A GPU's run between two of a CPU is no news about the CPU's entries."""
     runs = [
         run_on(tmp_path, MONDAY, row(case="cpu-f32")),
-        run_on(tmp_path, TUESDAY, row(case="cuda-f32")),
+        run_on(tmp_path, TUESDAY, row(case="cuda-bf16")),
         run_on(tmp_path, "2026-01-07T08:00:00Z", row("falsified", case="cpu-f32")),
     ]
     told = next(line for line in render_index(runs, None).splitlines() if "What changed?" in line)
