@@ -29,6 +29,7 @@ from aprverify.commands import (
     report,
     show,
     sign,
+    teeth,
     verify,
 )
 from aprverify.evidence import verdict
@@ -37,6 +38,7 @@ from aprverify.suite import SuiteError, find_suite
 _COMMANDS = (
     verify, lint, list_, show, check, report, evidence, gate, merge, fetch, diff, history, sign,
     bisect, probe,
+    teeth,
 )  # fmt: skip
 _BROKEN_PIPE = 141
 _ADVICE = {

@@ -107,6 +107,28 @@ def join_runs(runs: Sequence[Run], folder: Path, planned: AbstractSet[str] | Non
     return Joined(tuple(names), dict(sorted(merged.conflicts.items())), gaps)
 
 
+def write_matrix_run(
+    declared: Run,
+    folder: Path,
+    command: list[str],
+    environment: _Body,
+    matrix: _Body,
+    crosses: Iterable[_Body],
+) -> None:
+    """Write ``folder/run.jsonl``: all that `declared` holds, and what was tried beyond it."""
+    lines = _Lines(declared)
+    with RunWriter(folder / RUN_FILE) as writer:
+        writer.header({**lines.header, "run_id": folder.name, "command": command})
+        for contract in lines.contracts.values():
+            writer.contract(contract)
+        for row, place in lines.rows.values():
+            writer.environment(place)
+            writer.row(row)
+        name = writer.environment(environment)
+        writer.matrix({**matrix, "environment": name}, crosses)
+        writer.footer(declared.footer.interrupted)
+
+
 class _Lines:
     """The lines of a run as they were written, by what they are about."""
 

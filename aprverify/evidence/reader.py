@@ -11,6 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,15 @@ from aprverify.contract.model import case_id
 from aprverify.evidence import accounts, declarations
 from aprverify.evidence.claimed import Claimed
 from aprverify.evidence.consistency import contradictions
+from aprverify.evidence.crosses import (
+    Cross,
+    Matrix,
+    crosses_from,
+    faults_of_counts,
+    faults_of_crosses,
+    faults_of_matrix,
+    matrix_from,
+)
 from aprverify.evidence.forms import Forms
 from aprverify.evidence.records import (
     ContractRecord,
@@ -209,6 +219,9 @@ class _Reading:
         self._rows: dict[str, Row] = {}
         self._footer: Footer | None = None
         self._claimed = Claimed()
+        self._matrix: Matrix | None = None
+        self._crosses: list[Cross] = []
+        self._wrong: list[str] = []
 
     def accept(self, number: int, body: Mapping[str, Any]) -> None:
         kind = body["type"]
@@ -233,7 +246,18 @@ class _Reading:
             case "environment":
                 self._environment(number, body)
             case "row":
+                if self._matrix is not None:
+                    raise SchemaViolation(self._file, number, "a row line after the matrix")
                 self._row(number, row_from(body))
+            case "matrix":
+                if self._matrix is not None:
+                    raise SchemaViolation(self._file, number, "a second matrix line")
+                self._matrix = matrix_from(body)
+                held = {row.key: row.outcome for row in self._rows.values()}
+                found = faults_of_matrix(self._matrix, held, self._environments)
+                self._refuse(InconsistentRow, number, found)
+            case "cross":
+                self._cross(number, body)
             case "footer":
                 self._footer = self._counted(number, footer_from(body))
 
@@ -248,7 +272,23 @@ class _Reading:
             footer=self._footer,
             path=self._file,
             sha256=sha256,
+            matrix=self._whole_matrix(),
         )
+
+    def _cross(self, number: int, body: Mapping[str, Any]) -> None:
+        if self._matrix is None:
+            raise SchemaViolation(self._file, number, "a cross line before the matrix line")
+        crosses = crosses_from(body)
+        claims = {name: list(test.claims) for name, (_, test) in self._tests.items()}
+        self._refuse(InconsistentRow, number, faults_of_crosses(self._matrix, crosses, claims))
+        if body["canary"] == "different":
+            self._wrong.append(body["defect"])
+        self._crosses += crosses
+
+    def _whole_matrix(self) -> Matrix | None:
+        if self._matrix is None:
+            return None
+        return replace(self._matrix, crosses=tuple(self._crosses), wrong=tuple(self._wrong))
 
     def _contract(self, number: int, contract: ContractRecord) -> None:
         if contract.id in self._contracts:
@@ -319,17 +359,26 @@ class _Reading:
         latest = max(started, key=instant, default=self._header.started)
         self._times(number, self._header.started, latest, footer.finished)
         self._added_up(number, self._header, footer)
+        if (matrix := self._whole_matrix()) is not None:
+            declared = frozenset(d for _, t in self._tests.values() for d in t.counter_examples)
+            self._refuse(CountMismatch, number, faults_of_counts(matrix, declared))
+            if footer.seconds + 2 < matrix.seconds:
+                raise ClockOrder(self._file, number, "the matrix took longer than the run")
         return footer
 
     def _added_up(self, number: int, header: Header, footer: Footer) -> None:
         rows = list(self._rows.values())
+        crossed = {self._matrix.environment} if self._matrix is not None else set()
         for refusal, faults in (
             (CountMismatch, accounts.missing_entries(header, self._contracts.values(), self._rows)),
             (CountMismatch, accounts.unknown_outcomes(footer)),
             (InconsistentRow, accounts.not_selected(header, rows)),
             (InconsistentRow, accounts.hidden_interruption(footer, rows)),
             (ClockOrder, accounts.impossible_durations(header, footer, rows)),
-            (UnknownEnvironment, accounts.unused_environments(self._environments, rows)),
+            (
+                UnknownEnvironment,
+                accounts.unused_environments(self._environments.keys() - crossed, rows),
+            ),
         ):
             self._refuse(refusal, number, faults)
 

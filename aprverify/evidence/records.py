@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from aprverify.evidence.crosses import Matrix
 from aprverify.evidence.series import Series
 from aprverify.evidence.values import decode
 
@@ -224,7 +225,10 @@ class Footer:
 
 @dataclass(frozen=True)
 class Run:
-    """A run that was read and not refused. `sha256` is of the bytes of run.jsonl at `path`."""
+    """A run that was read and not refused. `sha256` is of the bytes of run.jsonl at `path`.
+
+    `matrix` is there in a run of `aprverify teeth`, and decides no status.
+    """
 
     header: Header
     contracts: tuple[ContractRecord, ...]
@@ -233,6 +237,7 @@ class Run:
     footer: Footer
     path: Path
     sha256: str
+    matrix: Matrix | None = None
 
 
 def instant(text: str) -> datetime:

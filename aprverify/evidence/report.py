@@ -24,6 +24,7 @@ from aprverify.evidence.markdown import (
     table,
     wrapped_code,
 )
+from aprverify.evidence.matrix_markdown import matrix_lines
 from aprverify.evidence.order import in_plan_order
 from aprverify.evidence.provenance import provenance_lines
 from aprverify.evidence.provenance import where as where
@@ -38,11 +39,13 @@ MARGINS_PICTURE = "margins.svg"
 TEETH_PICTURE = "teeth.svg"
 CURVES_PICTURE = "curves.svg"
 ERRORS_PICTURE = "errors.svg"
+MATRIX_PICTURE = "matrix.svg"
 PICTURES = {
     MARGINS_PICTURE: "Share of its tolerance that each claim used",
     TEETH_PICTURE: "Planted defects by test: caught, survived, not run",
     CURVES_PICTURE: "Recorded curves: losses by optimizer step",
     ERRORS_PICTURE: "Errors by depth, in units of their bound",
+    MATRIX_PICTURE: "Every planted defect under every falsifier that was crossed with it",
 }
 """The pictures beside a report, and what each shows."""
 _CLOSEST_SHOWN = 10
@@ -99,6 +102,7 @@ def sections(run: Run, earlier: Run | None = None) -> list[Section]:
         "What did not run": _not_run(run.rows),
         "What changed": changed,
         "Teeth": teeth_lines(run),
+        "Matrix": matrix_lines(run),
         "Provenance": provenance_lines(run),
         "Every entry": _every_entry(run.rows),
     }
@@ -125,6 +129,7 @@ def pictures_of(run: Run) -> list[str]:
         TEETH_PICTURE: any(row.kind == "teeth" for row in run.rows),
         CURVES_PICTURE: any(curves(row) for row in claims),
         ERRORS_PICTURE: any(pair for row in claims for pair in judged(row)),
+        MATRIX_PICTURE: run.matrix is not None,
     }
     return [name for name, wanted in drawn.items() if wanted]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -92,6 +92,12 @@ class RunWriter:
         self._keys.add(key)
         self._outcomes[body["outcome"]] += 1
         self._line("row", body)
+
+    def matrix(self, body: Mapping[str, Any], crosses: Iterable[Mapping[str, Any]]) -> None:
+        """What was tried off the diagonal, after every row; see `aprverify.evidence.crosses`."""
+        self._line("matrix", body)
+        for cross in crosses:
+            self._line("cross", cross)
 
     def footer(self, interrupted: bool, finished: str | None = None) -> None:
         """The last line, counted here; then the file is on the disk and closed.

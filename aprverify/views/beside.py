@@ -11,6 +11,7 @@ from aprverify.evidence.report import (
     CURVES_PICTURE,
     ERRORS_PICTURE,
     MARGINS_PICTURE,
+    MATRIX_PICTURE,
     TEETH_PICTURE,
     pictures_of,
     render_report,
@@ -19,6 +20,7 @@ from aprverify.evidence.saving import write_text
 from aprverify.views.pictures.curves import render_curves, render_errors
 from aprverify.views.pictures.history import render_history
 from aprverify.views.pictures.margins import render_margins
+from aprverify.views.pictures.matrix import render_matrix
 from aprverify.views.pictures.teeth import render_teeth
 
 REPORT_FILE = "report.md"
@@ -28,6 +30,7 @@ _RENDER = {
     TEETH_PICTURE: render_teeth,
     CURVES_PICTURE: render_curves,
     ERRORS_PICTURE: render_errors,
+    MATRIX_PICTURE: render_matrix,
 }
 
 

@@ -1,0 +1,115 @@
+"""A process that crosses defects with falsifiers, as it is told on its standard input.
+
+    python -m aprverify.matrix.worker SUITE SUBJECT LIMIT [NAME=FILE …]
+
+One JSON object a line in, one a line out. ``{"watch": KEY}`` runs a falsifier clean; the answer
+says whether it held and stayed in this process, its seconds, and the defects that replace nothing
+that it calls. ``{"defect": ID, "keys": […]}`` crosses one defect with falsifiers: an answer for
+each as it comes, then one with the canary.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TextIO
+
+from aprverify.assets import AssetStore
+from aprverify.contract.lint import load_suite
+from aprverify.environment import describe_environment
+from aprverify.matrix.reach import Place, replaced, watched
+from aprverify.matrix.trial import Trials
+from aprverify.plan import Entry, make_plan
+from aprverify.planting import PROTOCOL, call_by_name, load_defects
+from aprverify.plugin.state import State
+from aprverify.suite import find_suite
+
+
+class Worker:
+    """Answers one order after another."""
+
+    def __init__(self, state: State, limit: float, answers: TextIO) -> None:
+        self._state, self._answers = state, answers
+        self._trials = Trials(state, limit)
+        self._entries: Mapping[str, Entry] = {entry.key: entry for entry in state.entries}
+
+    def obey(self, order: Mapping[str, Any]) -> None:
+        """Do it, and answer."""
+        if "watch" in order:
+            self._answer(self._watch(self._entries[order["watch"]]))
+        elif "defect" in order:
+            self._cross(order["defect"], order["keys"])
+        else:
+            self._answer({"environment": describe_environment()})
+
+    def _watch(self, entry: Entry) -> dict[str, Any]:
+        called: set[Place] = set()
+        with watched(called) as seen:
+            first = self._trials.clean(entry)
+        begun = time.perf_counter()
+        again = self._trials.clean(entry)  # without a watch, and with everything imported
+        seconds = round(time.perf_counter() - begun, 5)
+        never = [d for d, places in self._replaced.items() if not places & called]
+        return {
+            "held": first.outcome == again.outcome == "held",
+            "seconds": seconds,
+            "in_process": seen.in_process,
+            "never_called": never if seen.in_process else [],
+        }
+
+    @cached_property
+    def _replaced(self) -> dict[str, frozenset[Place]]:
+        """What source defects replace, of those that only replace functions."""
+        sources = (d for d in self._state.defects.values() if d.kind != PROTOCOL)
+        found = {defect.id: replaced(defect) for defect in sources}
+        return {name: places for name, places in found.items() if places is not None}
+
+    def _cross(self, defect: str, keys: list[str]) -> None:
+        clean = self._state.canary
+        for key in keys:
+            self._answer(self._trials.cross(replace(self._entries[key], defect=defect)))
+        same = call_by_name(self._state.suite.canary) == clean
+        self._answer({"canary": "same" if same else "different"})
+
+    def _answer(self, body: Mapping[str, Any]) -> None:
+        self._answers.write(json.dumps(body) + "\n")
+        self._answers.flush()
+
+
+def main() -> None:
+    """Obey until the input ends."""
+    _, suite_name, subject, limit, *assets = sys.argv
+    # Falsifiers may print; the answers keep the real output for themselves.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    worker = Worker(worker_state(suite_name, subject, assets), float(limit), answers)
+    for line in sys.stdin:
+        worker.obey(json.loads(line))
+
+
+def worker_state(suite_name: str, subject: str, assets: Iterable[str]) -> State:
+    """Suite, contracts and defects; `assets`: ``NAME=FILE`` each."""
+    suite = find_suite(suite_name)
+    loaded = load_suite(suite)
+    pairs = (text.partition("=") for text in assets)
+    return State(
+        suite=suite,
+        loaded=loaded,
+        entries=make_plan(loaded.contracts, teeth="none"),
+        defects=load_defects(suite),
+        subject_name=subject,
+        subject_target=suite.subject(subject),
+        lane="all",
+        teeth="none",
+        assets=AssetStore(suite.assets_file, {n: Path(p).resolve() for n, _, p in pairs}),
+    )
+
+
+if __name__ == "__main__":
+    main()
