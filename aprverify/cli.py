@@ -19,6 +19,7 @@ from aprverify.commands import (
     check,
     diff,
     evidence,
+    explain,
     fetch,
     gate,
     history,
@@ -36,9 +37,8 @@ from aprverify.evidence import verdict
 from aprverify.suite import SuiteError, find_suite
 
 _COMMANDS = (
-    verify, lint, list_, show, check, report, evidence, gate, merge, fetch, diff, history, sign,
-    bisect, probe,
-    teeth,
+    verify, lint, list_, show, check, report, evidence, gate, merge, fetch, diff, history, explain,
+    bisect, probe, teeth, sign,
 )  # fmt: skip
 _BROKEN_PIPE = 141
 _ADVICE = {
@@ -57,6 +57,7 @@ A typical day:
   aprverify verify                 run every claim and its planted defects; ends with a table
   aprverify list INV-TRAIN-007     what is claimed, and by which falsifier
   pytest -k INV-TRAIN-007          run just that
+  aprverify explain RUN            what failed, what it looks like, how to see it again
   aprverify check RUN              re-check a recorded run, on any machine
 """
 

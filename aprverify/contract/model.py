@@ -125,6 +125,8 @@ class Contract:
     invariants: tuple[Invariant, ...]
     gates: tuple[Gate, ...]
     tests: tuple[FalsificationTest, ...]
+    motivation: str = ""
+    references: tuple[str, ...] = ()
 
     def gates_of(self, test: FalsificationTest) -> tuple[Gate, ...]:
         """The gates that rest on `test`."""
@@ -144,6 +146,8 @@ def build_contract(
         invariants=tuple(Invariant(i["id"], i["rule"].strip()) for i in data["invariants"]),
         gates=tuple(_gate(gate) for gate in data.get("gates", [])),
         tests=tuple(_test(t, line_of_test[t["id"]]) for t in data["falsification_tests"]),
+        motivation=data["motivation"].strip(),
+        references=tuple(reference.strip() for reference in data["references"]),
     )
 
 

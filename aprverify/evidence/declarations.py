@@ -15,6 +15,7 @@ from typing import Any
 def repeated(body: Mapping[str, Any]) -> Iterator[str]:
     """What a contract line declares twice, one sentence each."""
     yield from _twice("gate", (gate["id"] for gate in body["gates"]))
+    yield from _twice("invariant", (one["id"] for one in body.get("invariants", ())))
     for gate in body["gates"]:
         yield from _twice(f"gate {gate['id']}: test", gate["tests"])
     for test in body["tests"]:

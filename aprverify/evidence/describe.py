@@ -17,6 +17,9 @@ def describe_contract(contract: Contract, root: Path) -> dict[str, Any]:
         "title": contract.title,
         "path": contract.path.relative_to(root).as_posix(),
         "sha256": hashlib.sha256(contract.path.read_bytes()).hexdigest(),
+        "motivation": contract.motivation,
+        "references": list(contract.references),
+        "invariants": [{"id": one.id, "rule": one.rule} for one in contract.invariants],
         "gates": _gates(contract),
         "tests": [_test(test) for test in contract.tests],
     }

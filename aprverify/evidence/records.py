@@ -7,7 +7,7 @@ a NaN); measures are as written, since a run does not say which of them are text
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,10 @@ class TestRecord:
 
 @dataclass(frozen=True)
 class ContractRecord:
-    """A contract as it read when the run was made."""
+    """A contract as it read when the run was made.
+
+    `motivation`, `references` and `invariants` (id → rule) are empty where an older run is silent.
+    """
 
     id: str
     version: str
@@ -107,6 +110,9 @@ class ContractRecord:
     sha256: str
     gates: tuple[GateRecord, ...]
     tests: tuple[TestRecord, ...]
+    motivation: str = ""
+    references: tuple[str, ...] = ()
+    invariants: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -275,6 +281,9 @@ def contract_from(body: Mapping[str, Any]) -> ContractRecord:
         sha256=body["sha256"],
         gates=tuple(GateRecord(**{**g, "tests": tuple(g["tests"])}) for g in body["gates"]),
         tests=tuple(_test_from(test) for test in body["tests"]),
+        motivation=body.get("motivation", ""),
+        references=tuple(body.get("references", ())),
+        invariants={one["id"]: one["rule"] for one in body.get("invariants", ())},
     )
 
 
