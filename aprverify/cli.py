@@ -25,6 +25,7 @@ from aprverify.commands import (
     history,
     lint,
     list_,
+    localize,
     merge,
     probe,
     report,
@@ -38,7 +39,7 @@ from aprverify.suite import SuiteError, find_suite
 
 _COMMANDS = (
     verify, lint, list_, show, check, report, evidence, gate, merge, fetch, diff, history, explain,
-    bisect, probe, teeth, sign,
+    localize, bisect, probe, teeth, sign,
 )  # fmt: skip
 _BROKEN_PIPE = 141
 _ADVICE = {

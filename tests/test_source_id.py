@@ -211,7 +211,8 @@ def test_every_file_of_the_bundled_trainer_is_rested_on() -> None:
         for package in SUITE.sources
         for path in (SUITE.root / package).rglob("*.py")
     }
-    assert tracked - files == set()
+    # Localization names a cause after the fact: no verdict rests on it.
+    assert {name for name in tracked - files if "/localization/" not in name} == set()
 
 
 def test_a_file_that_is_no_python_counts_by_its_bytes(tmp_path: Path) -> None:

@@ -1,0 +1,291 @@
+"""Stands between a falsifier and its subject and looks at what the falsifier looks at.
+
+So a claim is localized on the case's own inputs, whatever its falsifier does, and for any subject.
+Every look happens when the call is made, since weights move on afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from falsifiers.localization.findings import Bounds, Look
+from falsifiers.localization.initial import file_weights, judge_parameters
+from falsifiers.localization.lone_operators import ObservedOperators
+from falsifiers.localization.results import judge_evaluation, judge_gradients, judge_logits
+from falsifiers.localization.steps import Hyper, Micro, State, Step, judge_step
+from falsifiers.localization.trace import judge_trace
+from falsifiers.subject import (
+    EAGER,
+    Batch,
+    Configuration,
+    Execution,
+    NotSupported,
+    OperatorRecord,
+    StepMetrics,
+    micro_batches,
+)
+from falsifiers.subject_parts import Moments
+
+_TRACES = 6
+"""Traces of one session: each recomputes a model in float64, and a falsifier may call hundreds."""
+_STEPS = 12
+
+
+@dataclass
+class Observer:
+    """What was seen during one run of a falsifier.
+
+    Attributes:
+        bounds: factors over plain torch's error.
+        hyper: AdamW's constants.
+        look: findings and points so far, causes first.
+        notes: what could not be looked at, and why.
+        layers: of the last instance.
+    """
+
+    bounds: Bounds
+    hyper: Hyper
+    look: Look = field(default_factory=Look)
+    notes: dict[str, None] = field(default_factory=dict)
+    layers: int = 0
+    traces: int = 0
+    steps: int = 0
+    operators: list[ObservedOperators] = field(default_factory=list)
+
+    def subject(self, inner: Any) -> ObservedSubject:
+        """The subject to hand to the falsifier."""
+        return ObservedSubject(inner, self)
+
+    def take(self, look: Look, call: str) -> None:
+        """Keep what a look showed."""
+        found = [replace(finding, seen_in=call) for finding in look.findings]
+        if look.points and (found or not self.look.points) and not self.look.findings:
+            self.look.points = look.points  # the picture is that of the look that found it
+        self.look.findings += found
+
+    def finish(self) -> None:
+        """Judge what still waits for its gradients."""
+        for operators in self.operators:
+            operators.finish()
+
+
+class ObservedSubject:
+    """A subject whose instances and operators are looked at."""
+
+    def __init__(self, inner: Any, observer: Observer) -> None:
+        self._inner, self._observer = inner, observer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def build(self, config: Configuration, **options: Any) -> ObservedInstance:
+        """See the protocol."""
+        built = self._inner.build(config, **options)
+        self._configured(built.config, config)
+        return ObservedInstance(built, config, options["dtype"], self._observer)
+
+    def build_pretrain(self, **options: Any) -> ObservedInstance:
+        """See the protocol."""
+        built = self._inner.build_pretrain(**options)
+        path: Path | None = options.get("init_path")
+        asked = options.get("init_arch") or options.get("from_scratch") or built.config
+        instance = ObservedInstance(built, asked, options["dtype"], self._observer)
+        if path is not None and (right := file_weights(path)) is not None:
+            look = judge_parameters(built.parameters(), right, path.name)
+            self._observer.take(look, "build_pretrain")
+        return instance
+
+    def operators(self, execution: Execution = EAGER) -> Any:
+        """See the protocol."""
+        observed = ObservedOperators(self._inner.operators(execution), self._observer)
+        self._observer.operators.append(observed)
+        return observed
+
+    def _configured(self, built: Configuration, asked: Configuration) -> None:
+        for name, value in asked.items():
+            if name in built and built[name] != value:
+                said = f"the instance itself says {name} = {built[name]!r}, asked was {value!r}"
+                self._observer.notes[said] = None
+
+
+class ObservedInstance:
+    """An instance that is traced on the inputs that a falsifier gives it."""
+
+    def __init__(self, inner: Any, asked: Configuration, dtype: str, observer: Observer) -> None:
+        self._inner, self._asked, self._dtype, self._observer = inner, asked, dtype, observer
+        self._seen: set[tuple[Any, ...]] = set()
+        self._version = 0
+        self._imposed = False
+        self._records: Sequence[OperatorRecord] = ()
+        observer.layers = asked["num_layers"]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def set_parameters(self, values: Mapping[str, Tensor]) -> None:
+        """See the protocol; what is set must be there afterwards."""
+        self._inner.set_parameters(values)
+        self._version += 1
+        held = self._inner.parameters()
+        kept = {n: held[n] for n in values if n in held}
+        right = {n: v.to(held[n].device, held[n].dtype) for n, v in values.items() if n in held}
+        self._observer.take(judge_parameters(kept, right, "set_parameters"), "set_parameters")
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """See the protocol."""
+        batch = Batch(torch.cat((tokens, tokens[:, :1]), dim=1))
+        fresh = self._trace(batch, "logits")
+        ours: Tensor = self._inner.logits(tokens)
+        if fresh:
+            with self._judging("logits"):
+                self._observer.take(
+                    judge_logits(
+                        ours, tokens.to(ours.device), self._weights(), self._asked,
+                        self._records, self._dtype, self._observer.bounds,
+                    ),
+                    "logits",
+                )  # fmt: skip
+        return ours
+
+    def loss_and_gradients(self, batch: Batch) -> tuple[float, Mapping[str, Tensor]]:
+        """See the protocol."""
+        fresh = self._trace(batch, "loss_and_gradients")
+        loss, gradients = self._inner.loss_and_gradients(batch)
+        if fresh and not self._imposed:
+            with self._judging("loss_and_gradients"):
+                self._observer.take(
+                    judge_gradients(
+                        loss, gradients, batch.to(self._inner.device), self._weights(),
+                        self._asked, self._records, self._dtype, self._observer.bounds,
+                    ),
+                    "loss_and_gradients",
+                )  # fmt: skip
+        return loss, gradients
+
+    def evaluate(self, batches: Sequence[Batch]) -> float:
+        """See the protocol."""
+        batches = list(batches)
+        fresh = self._trace(batches[0], "evaluate") if batches else False
+        ours: float = self._inner.evaluate(batches)
+        if fresh:
+            with self._judging("evaluate"):
+                here = [batch.to(self._inner.device) for batch in batches]
+                self._observer.take(
+                    judge_evaluation(
+                        ours, here, self._weights(), self._asked, self._dtype,
+                        self._observer.bounds,
+                    ),
+                    "evaluate",
+                )  # fmt: skip
+        return ours
+
+    def on_gradient(self, name: str, hook: Any) -> None:
+        """See the protocol. From here on gradients are the falsifier's, not the model's."""
+        self._imposed = True
+        said = "the falsifier imposes gradients of its own: the backward pass was not judged"
+        self._observer.notes[said] = None
+        self._inner.on_gradient(name, hook)
+
+    def trace(self, batch: Batch) -> Sequence[OperatorRecord]:
+        """See the protocol."""
+        records: Sequence[OperatorRecord] = self._inner.trace(batch)
+        if not self._observer.look.findings:
+            self._judge(records, batch, "trace")
+        return records
+
+    def train_step(self, batch: Batch | Sequence[Batch], *, lr: float | None = None) -> StepMetrics:
+        """See the protocol."""
+        batches = list(micro_batches(batch))
+        self._trace(batches[0], "train_step")
+        known = not self._observer.look.findings and self._observer.steps < _STEPS
+        before = micros = None
+        if known:
+            with self._judging("train_step"):
+                micros = [self._micro(one) for one in batches]
+                before = self._state()
+        metrics: StepMetrics = self._inner.train_step(batch, lr=lr)
+        self._version += 1
+        if before is not None and micros is not None:
+            self._observer.steps += 1
+            with self._judging("train_step"):
+                step = Step(
+                    before, self._state(), metrics, micros, lr, self._observer.hyper, self._dtype
+                )
+                self._observer.take(judge_step(step), "train_step")
+        return metrics
+
+    def load_checkpoint(self, path: Path, provenance: Any) -> int:
+        """See the protocol."""
+        self._version += 1
+        return int(self._inner.load_checkpoint(path, provenance))
+
+    def _trace(self, batch: Batch, call: str) -> bool:
+        """Trace these inputs unless that was done; whether the call is to be judged too."""
+        key = (self._version, call, tuple(batch.tokens.shape), int(batch.tokens.sum()))
+        observer = self._observer
+        if key in self._seen or observer.look.findings or observer.traces >= _TRACES:
+            return False
+        self._seen.add(key)
+        observer.traces += 1
+        self._records = ()
+        with self._judging(call):
+            # A copy: what one path does to its buffers must not reach the next.
+            self._records = self._inner.trace(batch)
+            self._judge(self._records, batch, call)
+        return not observer.look.findings
+
+    def _judge(self, records: Sequence[OperatorRecord], batch: Batch, call: str) -> None:
+        with self._judging(call):
+            look = judge_trace(
+                records, batch.to(self._inner.device), self._asked, self._dtype,
+                self._inner.parameters(), self._observer.bounds, backward=not self._imposed,
+            )  # fmt: skip
+            self._observer.take(look, call)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {n: p.detach() for n, p in self._inner.parameters().items()}
+
+    def _micro(self, batch: Batch) -> Micro:
+        loss, gradients = self._inner.loss_and_gradients(batch)
+        return Micro(loss, gradients, batch.targets)
+
+    def _state(self) -> State:
+        weights = {n: p.detach().clone() for n, p in self._inner.parameters().items()}
+        moments = {
+            n: Moments(m.exp_avg.clone(), m.exp_avg_sq.clone(), m.step)
+            for n, m in self._optimizer_state().items()
+        }
+        return State(weights, moments)
+
+    def _optimizer_state(self) -> Mapping[str, Moments]:
+        try:
+            state: Mapping[str, Moments] = self._inner.optimizer_state()
+        except (NotSupported, KeyError):
+            return {}  # before the first step there may be none
+        return state
+
+    def _judging(self, call: str) -> _Judging:
+        return _Judging(self._observer, call)
+
+
+class _Judging:
+    """A look that fails is a note: the falsifier must go on as if nobody looked."""
+
+    def __init__(self, observer: Observer, call: str) -> None:
+        self._observer, self._call = observer, call
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        said = f"{self._call} was not looked at: {type(error).__name__}: {str(error)[:200]}"
+        self._observer.notes[said] = None
+        return True
