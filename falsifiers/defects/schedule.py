@@ -94,7 +94,7 @@ class _NextStep(SubjectWrapper):
 @defect(
     "scheduler-stepped-first",
     kind=PROTOCOL,
-    imitates="scheduler.step() before optimizer.step()",
+    imitates="scheduler.step() called before optimizer.step()",
     symptom="every step has the rate of the next one, and the peak comes a step early",
     hidden="neighbouring rates are nearly equal",
 )

@@ -171,7 +171,7 @@ def windows_drawn_with_replacement(plant: Plant) -> None:
 @defect(
     "same-order-every-epoch",
     kind=SOURCE,
-    imitates="DistributedSampler without set_epoch",
+    imitates="a DistributedSampler without set_epoch",
     symptom="each epoch has the order of the first",
     hidden="every window comes once an epoch, as it should",
 )
