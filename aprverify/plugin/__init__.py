@@ -64,8 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     config.stash[STATE] = state
     _rewrite_keyword(config, state)
-    if config.pluginmanager.hasplugin("xdist"):
-        config.pluginmanager.register(lanes.XdistHooks(state.lane), "aprverify-lanes")
+    # Whatever name xdist goes by: as an entry point it is "xdist", loaded by -p "xdist.plugin".
+    config.pluginmanager.register(lanes.XdistHooks(state.lane), "aprverify-lanes")
     if not _is_worker(config):
         folder = _evidence_folder(config)
         config.pluginmanager.register(Recorder(config, state, folder), "aprverify-recorder")

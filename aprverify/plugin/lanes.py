@@ -49,7 +49,7 @@ def pin_workers(lane: str, specs: list[Any]) -> None:
 
 
 class XdistHooks:
-    """Registered only where pytest-xdist is loaded."""
+    """Called by pytest-xdist; where that is not loaded, by nobody."""
 
     def __init__(self, lane: str) -> None:
         self._lane = lane

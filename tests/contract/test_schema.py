@@ -20,7 +20,15 @@ POLICY = {
     "required": ["GATE-A"],
     "defaults": {"environments": {"cuda": {"card": "*H100*", "torch": ">=2.11"}}},
     "gates": [{"gate": "GATE-A", "lanes": ["cpu"], "max_age_days": 3}],
-    "waivers": [{"gate": "GATE-A", "reason": "a reason", "owner": "ada", "expires": "2027-01-31"}],
+    "waivers": [
+        {
+            "gate": "GATE-A",
+            "reason": "a reason",
+            "owner": "ada",
+            "expires": "2027-01-31",
+            "status": "PENDING",
+        }
+    ],
 }
 
 

@@ -220,10 +220,12 @@ def test_a_met_gate_is_one_of_the_contracts_that_were_recorded(tmp_path: Path) -
 
 def test_what_changed_is_told_between_runs_of_one_lane(tmp_path: Path) -> None:
     """A GPU's run between two of a CPU is no news about the CPU's entries."""
+    both = (contract({"cpu-f32": "full", "cuda-bf16": "full"}),)
+    gpu = {**ENVIRONMENT, "gpus": [GPU]}
     runs = [
-        run_on(tmp_path, MONDAY, row(case="cpu-f32")),
-        run_on(tmp_path, TUESDAY, row(case="cuda-bf16")),
-        run_on(tmp_path, "2026-01-07T08:00:00Z", row("falsified", case="cpu-f32")),
+        run_on(tmp_path, MONDAY, row(), contracts=both),
+        run_on(tmp_path, TUESDAY, row(case="cuda-bf16"), contracts=both, environment=gpu),
+        run_on(tmp_path, "2026-01-07T08:00:00Z", row("falsified"), contracts=both),
     ]
     told = next(line for line in render_index(runs, None).splitlines() if "What changed?" in line)
     assert runs[0].header.run_id in told and "1 new failure" in told

@@ -82,7 +82,7 @@ def test_whatever_a_run_says_is_text_only(
         "packages": {"torch": EVIL}, "gpus": [], "driver": EVIL, "variables": {EVIL: EVIL},
     }  # fmt: skip
     source = {
-        "commit": EVIL,
+        "commit": "a" * 40,
         "dirty": True,
         "aprverify_version": EVIL,
         "aprverify_sha256": "a" * 64,

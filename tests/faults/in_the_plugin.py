@@ -213,8 +213,8 @@ def row(self, *args, _row=Attempt.row):
     return {**_row(self, *args), "key": f"{self.entry.test.id}[{self.entry.case.id}]"}
 Attempt.row = row
 """,
-        refusals.CountMismatch,
-        "the counts differ",
+        EvidenceRefused,  # of two rows with one key the first to arrive is kept: which differs
+        "evidence is never repaired",
     ),
     Fault(
         "two rows of one entry, the better one last",

@@ -109,7 +109,7 @@ def test_the_fault_is_noticed(toy: Toy, fault: Fault) -> None:
         return
     with pytest.raises(EvidenceRefused) as caught:
         read_run(folder)
-    assert type(caught.value) is fault.refusal, caught.value
+    assert isinstance(caught.value, fault.refusal), caught.value
     assert re.search(fault.says, str(caught.value)), caught.value
 
 

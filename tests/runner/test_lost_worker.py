@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -64,3 +65,33 @@ def test_options_and_plugins_of_the_environment_have_no_say(toy: Toy) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert read_run(folder).header.selection.complete
+
+
+_SHARE = """
+import os
+
+def falsify_sum(subject, case, measured):
+    measured(x=int(os.environ.get("OMP_NUM_THREADS", "0")))
+"""
+
+
+def test_workers_of_verify_have_their_share_of_the_cores(toy: Toy) -> None:
+    """Set before a worker starts: else each takes all cores, and a run takes twice as long."""
+    toy.write({"toysuite/falsify_toy.py": _SHARE})
+    toy.contract(
+        contract(
+            falsification_tests=[
+                falsification("FALSIFY-TOY-001", "falsify_toy.falsify_sum",
+                              invariants=["INV-TOY-001"])
+            ]
+        )
+    )  # fmt: skip
+    folder = toy.root / "run"
+    environment = {k: v for k, v in toy.env().items() if k != "OMP_NUM_THREADS"}
+    subprocess.run(
+        [sys.executable, "-m", "aprverify", "--suite", "toy", "verify", "--teeth", "none",
+         "--run-dir", str(folder), "-n", "2"],
+        cwd=toy.root, env=environment, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    shares = {row.measures["x"] for row in read_run(folder).rows}
+    assert shares == {max(1, len(os.sched_getaffinity(0)) // 2)}
