@@ -8,7 +8,6 @@ What looks at tensors lives in the suite, in its module ``localization.session``
 from __future__ import annotations
 
 import importlib
-import inspect
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,12 +16,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from aprverify.assets import AssetMissing, AssetStore
+from aprverify.assets import AssetStore
 from aprverify.contract.lint import Loaded
-from aprverify.outcomes import NotRun
 from aprverify.plan import Entry
 from aprverify.planting import Defect, Plant, planted
 from aprverify.plugin.attempt import Attempt
+from aprverify.plugin.in_process import call_falsifier
 from aprverify.suite import Suite, SuiteError
 
 _SESSION = "localization.session"
@@ -113,11 +112,11 @@ def localize(
         ),
     ):
         watched, observer = session.observe(given, constants_for(loaded, entry))
-        offered = _fixtures(loaded, entry, attempt, watched, assets, Path(folder))
+        tmp_path = Path(folder) / "tmp"
+        tmp_path.mkdir()
         error: BaseException | None = None
         try:
-            falsifier = _falsifier(suite, entry)
-            falsifier(**{name: offered[name] for name in inspect.signature(falsifier).parameters})
+            call_falsifier(suite, attempt, watched, assets, tmp_path)
         except Exception as raised:
             error = raised
         attempt.conclude(error)
@@ -143,43 +142,6 @@ def _planted(
         return
     with planted(suite, defect, subject, folder / "plant-effects.jsonl") as plant:
         yield plant.subject, plant
-
-
-def _falsifier(suite: Suite, entry: Entry) -> Any:
-    module = importlib.import_module(f"{suite.package}.{entry.test.module}")
-    return getattr(module, entry.test.function)
-
-
-def _fixtures(
-    loaded: Loaded,
-    entry: Entry,
-    attempt: Attempt,
-    subject: Any,
-    store: AssetStore,
-    folder: Path,
-) -> dict[str, Any]:
-    """What a falsifier may ask for by name, as the pytest plugin would hand it."""
-
-    def assets(name: str) -> Path:
-        try:
-            found: Path = store.path(name)
-        except AssetMissing as missing:
-            raise NotRun("asset", f"asset {missing.name} is not here", missing.remedy) from None
-        return found
-
-    offered: dict[str, Any] = {
-        "subject": subject,
-        "case": entry.case,
-        "measured": attempt.measured,
-        "series": attempt.series,
-        "assets": assets,
-        "tmp_path": folder / "tmp",
-    }
-    (folder / "tmp").mkdir()
-    arch = entry.case.parameters.get("arch")
-    if arch in loaded.configurations:
-        offered["configuration"] = dict(loaded.configurations[str(arch)])
-    return offered
 
 
 def choose(entries: Iterable[Entry], case: str, device: str) -> list[Entry]:

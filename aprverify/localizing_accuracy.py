@@ -54,7 +54,7 @@ def write_accuracy(suite: Suite, loaded: Loaded, assets: AssetStore, path: Path)
     expected = session_of(suite).expectations()
     defects = load_defects(suite)
     plan = make_plan(loaded.contracts, teeth="declared", lane="cpu")
-    module, _, attribute = next(iter(suite.subjects.values())).partition(":")
+    module, _, attribute = suite.subjects[suite.default_subject].partition(":")
     subject = getattr(importlib.import_module(module), attribute)()
 
     def rows(pairs: Iterator[tuple[Entry, str]], wanted: dict[str, tuple[str, str]]) -> list[Row]:

@@ -64,6 +64,11 @@ class Suite:
         raise SuiteError(f"no subject {name!r}: use one of {known}, or MODULE:ATTRIBUTE")
 
     @property
+    def default_subject(self) -> str:
+        """The short name of the suite's own trainer, which source defects are written for."""
+        return next(iter(self.subjects))
+
+    @property
     def configurations(self) -> Path:
         """The file of named model configurations."""
         return self.contracts_dir / "configurations.yaml"

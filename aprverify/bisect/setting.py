@@ -70,13 +70,13 @@ def prepare(
     """
     repository = Repository(Path.cwd())
     entries = _entries(suite, ids, options["device"])
-    subject = str(options["subject"] or next(iter(suite.subjects)))
+    subject = str(options["subject"] or suite.default_subject)
     moved = tuple(map(str, options["moves"])) or moved_packages(suite)  # type: ignore[call-overload]
     target = suite.subject(subject)
     if not moved:
         raise SuiteError(f"the suite {suite.name} has no trainer of its own: name one with --moves")
     bundled = moved == moved_packages(suite)
-    if bundled and target != next(iter(suite.subjects.values())):
+    if bundled and target != suite.subjects[suite.default_subject]:
         raise SuiteError(f"--subject {subject}: name the package of that trainer with --moves")
     assets = tuple(_absolute(str(text)) for text in options["asset"])  # type: ignore[attr-defined]
     every = [entry for group in entries.values() for entry in group]

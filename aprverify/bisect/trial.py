@@ -20,6 +20,7 @@ from aprverify.evidence.reader import read_run
 from aprverify.evidence.refusals import EvidenceRefused
 from aprverify.evidence.terminal import one_line
 from aprverify.plan import Entry
+from aprverify.sessions import session_options
 
 Placing = Callable[[Path], None]
 """Puts the packages that move into the folder of a trial."""
@@ -93,17 +94,9 @@ class Trials:
         return {e.key: seen_in(rows[e.key]) if e.key in rows else lost for e in entries}
 
     def _command(self, folder: Path, entries: Sequence[Entry], run: Path) -> list[str]:
-        suite = self.frozen.suite
         command = [sys.executable, "-P", "-m", "pytest", "-c", str(folder / "pytest.ini")]
-        settings = {
-            "aprverify_suite": suite.name,
-            "python_files": "falsify_*.py",
-            "python_functions": "falsify_*",
-            "faulthandler_timeout": "600",
-            "faulthandler_exit_on_timeout": "true",
-        }
-        command += [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
-        command += [f"--rootdir={folder}", "--import-mode=importlib", "-p", "no:cacheprovider"]
+        hung = {"faulthandler_timeout": "600", "faulthandler_exit_on_timeout": "true"}
+        command += session_options(self.frozen.suite.name, folder, hung)
         # A worker that dies, of memory or of time, then takes no other entry with it.
         command += ["-p", "no:benchmark", "-n", "1", "--dist", "loadgroup"]
         command += ["-q", "--no-header", "--tb=short", "--subject", self.subject]

@@ -67,7 +67,7 @@ def _index(suite: Suite) -> int:
             [run for run in runs if run.header.subject == subject],
             _current_source_ids(suite, subject),
         )
-        for subject in sorted({run.header.subject for run in runs}) or [next(iter(suite.subjects))]
+        for subject in sorted({run.header.subject for run in runs}) or [suite.default_subject]
     ]
     stale = count(sum(len(m.stale_keys) for m in merged), "row is stale", "rows are stale")
     unseen = count(sum(len(m.unseen) for m in merged), "entry has no row", "entries have no row")

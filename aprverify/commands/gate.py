@@ -134,7 +134,7 @@ def _gate(args: argparse.Namespace, checkout: Checkout) -> int:
 def _judge(args: argparse.Namespace, checkout: Checkout, policy: Policy, today: date) -> int:
     suite = checkout.suite
     found, warnings = read_runs(args.paths, suite.evidence_dir)
-    subject = policy.subject or next(iter(suite.subjects))
+    subject = policy.subject or suite.default_subject
     runs, foreign = _about(found, checkout, subject)
     signed_by: dict[str, Signature] = {}
     trusted = args.trusted or suite.root / TRUSTED_FILE

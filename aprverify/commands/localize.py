@@ -115,14 +115,14 @@ def _defect(suite: Suite, args: argparse.Namespace) -> Defect | str | None:
     if args.defect not in defects:
         close = get_close_matches(args.defect, defects, 3)
         return f"no defect is called {args.defect}" + (f"; {' or '.join(close)}?" if close else "")
-    bundled = next(iter(suite.subjects.values()))
+    bundled = suite.subjects[suite.default_subject]
     if defects[args.defect].kind != PROTOCOL and _target(suite, args) != bundled:
         return f"{args.defect} patches the bundled trainer's source, not --subject {args.subject}"
     return defects[args.defect]
 
 
 def _target(suite: Suite, args: argparse.Namespace) -> str:
-    return suite.subject(args.subject or next(iter(suite.subjects)))
+    return suite.subject(args.subject or suite.default_subject)
 
 
 def _assets(suite: Suite, args: argparse.Namespace) -> AssetStore:

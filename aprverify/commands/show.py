@@ -45,7 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Print it. Exit status 2 for an unknown id, 7 where a run is refused."""
     suite: Suite = args.suite
-    subject = args.subject or next(iter(suite.subjects))
+    subject = args.subject or suite.default_subject
     try:
         runs = [read_run(args.path)] if args.path else _promoted(suite, subject)
     except EvidenceRefused as refusal:

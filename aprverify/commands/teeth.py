@@ -132,7 +132,7 @@ def _diagonal(args: argparse.Namespace, folder: Path) -> Run | None:
 
 def _reusable(args: argparse.Namespace, run: Run) -> Run | None:
     """The run, if it is about the present files and subject."""
-    subject = args.subject or next(iter(args.suite.subjects))
+    subject = args.subject or args.suite.default_subject
     checkout = open_checkout(args.suite)
     present = present_source_ids(checkout, subject)
     stale = [row.key for row in run.rows if present.get(row.key) != row.source_id]
@@ -157,7 +157,7 @@ class _Crossing:
     def __init__(self, args: argparse.Namespace, diagonal: Run, begun: float) -> None:
         self._args, self._diagonal, self._begun = args, diagonal, begun
         self._budget: float | None = args.budget or (None if args.full else _BUDGET)
-        subject = args.subject or next(iter(args.suite.subjects))
+        subject = args.subject or args.suite.default_subject
         self._state = worker_state(args.suite.name, subject, args.asset)
         workers = worker_count("all") if args.workers == "auto" else int(args.workers)
         limit = _FULL_LIMIT if args.full else _FALSIFIER_LIMIT

@@ -25,6 +25,7 @@ from aprverify.evidence.reader import RUN_FILE, read_run
 from aprverify.evidence.refusals import EvidenceRefused
 from aprverify.evidence.summary import render_summary
 from aprverify.gpus import visible_gpus
+from aprverify.sessions import session_options
 from aprverify.suite import Suite, SuiteError
 from aprverify.views.beside import REPORT_FILE, files_of_run, write_files
 
@@ -132,16 +133,10 @@ def _check_subject(suite: Suite, name: str) -> None:
 
 
 def _session(args: argparse.Namespace, lane: str, folder: Path) -> list[str]:
-    """The pytest command of one lane. What it needs of pytest's settings it names itself."""
+    """The pytest command of one lane."""
     suite: Suite = args.suite
-    settings = {
-        "aprverify_suite": suite.name,
-        "python_files": "falsify_*.py",
-        "python_functions": "falsify_*",
-    }
     command = [sys.executable, "-m", "pytest", str(suite.falsifiers_dir)]
-    command += [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
-    command += [f"--rootdir={suite.root}", "--import-mode=importlib", "-p", "no:cacheprovider"]
+    command += session_options(suite.name, suite.root)
     # Named as modules, since workers load them so; no other plugin is looked for (`_environment`).
     command += ["-p", "aprverify.plugin", "-p", "xdist.plugin"]
     # With a worker in place of a lost one, xdist may wait for an item that nobody has any more.

@@ -105,7 +105,7 @@ def plantable(checkout: Checkout, subject: str) -> frozenset[str]:
     Every defect is written for the suite's own trainer, its first subject. Those of the protocol
     alter what any subject hands out; those of its source may find nothing to alter in another one.
     """
-    own = same_subject(checkout.suite, subject, next(iter(checkout.suite.subjects)))
+    own = same_subject(checkout.suite, subject, checkout.suite.default_subject)
     defects = load_defects(checkout.suite)
     return frozenset(
         key

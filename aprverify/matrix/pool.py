@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aprverify.gpus import visible_gpus
 from aprverify.matrix.selection import Lot
+from aprverify.plugin.lanes import device_of_worker, share_of_cores
 
 PATIENCE = 60.0
 """Seconds without a word after which a process that should have given up by itself is ended."""
@@ -50,14 +50,9 @@ class Command:
     def start(self, number: int) -> subprocess.Popen[str]:
         """Start a worker, with its share of the cores and its GPU."""
         argv = [sys.executable, "-m", "aprverify.matrix.worker", self.suite, self.subject]
-        cores = len(os.sched_getaffinity(0))
-        env = {"OMP_NUM_THREADS": str(max(1, cores // self.workers)), **os.environ}
+        env = {"OMP_NUM_THREADS": share_of_cores(self.workers), **os.environ}
         env["PYTEST_XDIST_TESTRUNUID"] = self.session  # what falsifiers make once, they share
-        gpus = visible_gpus()
-        if self.device == "cpu":
-            env["CUDA_VISIBLE_DEVICES"] = ""
-        elif gpus:
-            env["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)].selector
+        env |= device_of_worker(number, with_gpu=self.device != "cpu")
         return subprocess.Popen(
             [*argv, str(self.limit), *self.assets],
             stdin=subprocess.PIPE,

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from aprverify.contract.model import Contract
 from aprverify.evidence.crosses import Column
 from aprverify.evidence.records import Row, Run
-from aprverify.matrix.trial import FIXTURES, falsifier_of
 from aprverify.plan import Entry
+from aprverify.plugin.in_process import FIXTURES, falsifier_of
 from aprverify.plugin.state import State
 
 CHEAP = 0.1
@@ -62,7 +62,7 @@ def _unfit(state: State, entry: Entry, rows: Sequence[Row], clean: Sequence[Row]
         return "has no case on this device"
     if not clean:
         return f"did not hold: {rows[0].outcome.replace('_', ' ')}"
-    wanted = set(inspect.signature(falsifier_of(state, entry)).parameters)
+    wanted = set(inspect.signature(falsifier_of(state.suite, entry)).parameters)
     if foreign := wanted - FIXTURES:
         return f"asks for {', '.join(sorted(foreign))}"
     return ""

@@ -6,8 +6,6 @@ was in force. Only what leaves a row in a run leaves a few words here.
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import shutil
 import signal
 import tempfile
@@ -17,20 +15,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aprverify.assets import AssetMissing
 from aprverify.evidence.values import encode
 from aprverify.matrix.steps import CountingSubject, Steps
 from aprverify.outcomes import NotRun
 from aprverify.plan import Entry
 from aprverify.planting import Plant, planted
 from aprverify.plugin.attempt import Attempt
+from aprverify.plugin.in_process import call_falsifier
 from aprverify.plugin.requirements import check_requirements
 from aprverify.plugin.state import State
 
-FIXTURES = frozenset(
-    {"subject", "case", "measured", "series", "configuration", "assets", "tmp_path"}
-)
-"""What a falsifier may ask for by name."""
 _LONGEST_DETAIL = 300
 _OUTCOMES = {"caught": "killed", "survived": "passed", "not_run": "not_applicable"}
 
@@ -84,9 +78,8 @@ class Trials:
         try:
             with _time_limit(self._limit):
                 attempt.assets = check_requirements(attempt.entry, self._state.assets)
-                function = falsifier_of(self._state, attempt.entry)
-                given = self._given(attempt, CountingSubject(subject(), steps), tmp_path)
-                function(**{name: given[name] for name in inspect.signature(function).parameters})
+                counting = CountingSubject(subject(), steps)
+                call_falsifier(self._state.suite, attempt, counting, self._state.assets, tmp_path)
         except KeyboardInterrupt:
             raise
         except BaseException as raised:
@@ -96,32 +89,6 @@ class Trials:
         if any(kind.__name__ == "NotSupported" for kind in type(error).__mro__):
             error = NotRun("subject", str(error), "")
         attempt.conclude(error)
-
-    def _given(self, attempt: Attempt, subject: Any, tmp_path: Path) -> dict[str, Any]:
-        arch = attempt.entry.case.parameters.get("arch")
-        return {
-            "subject": subject,
-            "case": attempt.entry.case,
-            "measured": attempt.measured,
-            "series": attempt.series,
-            "configuration": dict(attempt.configurations.get(str(arch), {})),
-            "assets": self._asset,
-            "tmp_path": tmp_path,
-        }
-
-    def _asset(self, name: str) -> Path:
-        try:
-            found: Path = self._state.assets.path(name)
-        except AssetMissing as missing:
-            raise NotRun("asset", f"asset {missing.name} is not here", missing.remedy) from None
-        return found
-
-
-def falsifier_of(state: State, entry: Entry) -> Callable[..., object]:
-    """The function that an entry runs."""
-    module = importlib.import_module(f"{state.suite.package}.{entry.test.module}")
-    function: Callable[..., object] = getattr(module, entry.test.function)
-    return function
 
 
 def _told(attempt: Attempt, steps: Steps) -> dict[str, Any]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aprverify.assets import AssetMissing
 from aprverify.contract.model import Case
-from aprverify.outcomes import Broken, NotRun
+from aprverify.outcomes import Broken
 from aprverify.planting import call_by_name, planted
+from aprverify.plugin.requirements import required_asset
 from aprverify.plugin.state import ATTEMPT, STATE
 
 
@@ -61,16 +62,7 @@ def series(entry: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
 @pytest.fixture
 def assets(request: pytest.FixtureRequest) -> Callable[[str], Path]:
     """``assets(name)`` is the verified file of a registered asset."""
-    store = request.config.stash[STATE].assets
-
-    def path(name: str) -> Path:
-        try:
-            found: Path = store.path(name)
-        except AssetMissing as missing:
-            raise NotRun("asset", f"asset {missing.name} is not here", missing.remedy) from None
-        return found
-
-    return path
+    return partial(required_asset, request.config.stash[STATE].assets)
 
 
 @pytest.fixture

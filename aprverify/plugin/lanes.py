@@ -35,17 +35,25 @@ def worker_count(lane: str) -> int:
 
 def pin_workers(lane: str, specs: list[Any]) -> None:
     """Give each worker its share of the cores and, outside the CPU lane, its GPU."""
-    gpus = visible_gpus()
-    cores = len(os.sched_getaffinity(0))
     # Where there is a GPU two lanes run side by side, and each takes half of the cores.
-    share = cores // 2 if gpus and lane != "all" else cores
-    threads = max(1, share // len(specs))
+    threads = share_of_cores(len(specs), halved=bool(visible_gpus()) and lane != "all")
     for index, spec in enumerate(specs):
-        spec.env.setdefault("OMP_NUM_THREADS", str(threads))
-        if lane == "cpu":
-            spec.env["CUDA_VISIBLE_DEVICES"] = ""
-        elif gpus:
-            spec.env["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)].selector
+        spec.env.setdefault("OMP_NUM_THREADS", threads)
+        spec.env.update(device_of_worker(index, with_gpu=lane != "cpu"))
+
+
+def share_of_cores(workers: int, *, halved: bool = False) -> str:
+    """``OMP_NUM_THREADS`` of one of so many workers; `halved`: others have half of the cores."""
+    cores = len(os.sched_getaffinity(0))
+    return str(max(1, (cores // 2 if halved else cores) // workers))
+
+
+def device_of_worker(index: int, *, with_gpu: bool) -> dict[str, str]:
+    """The variable that shows a worker one GPU or, without, none."""
+    if not with_gpu:
+        return {"CUDA_VISIBLE_DEVICES": ""}
+    gpus = visible_gpus()
+    return {"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)].selector} if gpus else {}
 
 
 class XdistHooks:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 
 from aprverify.assets import AssetMissing, AssetStore
 from aprverify.gpus import visible_gpus
@@ -25,8 +28,24 @@ def check_requirements(entry: Entry, assets: AssetStore) -> dict[str, str]:
         if kind == "package" and find_spec(name.partition(".")[0]) is None:
             raise NotRun("package", f"{name} is not installed", f"pip install {name}")
         if kind == "asset":
-            try:
+            with _missing_is_not_run():
                 hashes[name] = assets.sha256(name)
-            except AssetMissing as missing:
-                raise NotRun("asset", f"asset {missing.name} is not here", missing.remedy) from None
     return hashes
+
+
+def required_asset(assets: AssetStore, name: str) -> Path:
+    """The verified file of an asset that a falsifier asks for.
+
+    Raises:
+        NotRun: it is not here; with a remedy.
+    """
+    with _missing_is_not_run():
+        return assets.path(name)
+
+
+@contextmanager
+def _missing_is_not_run() -> Iterator[None]:
+    try:
+        yield
+    except AssetMissing as missing:
+        raise NotRun("asset", f"asset {missing.name} is not here", missing.remedy) from None

@@ -84,7 +84,7 @@ class State:
         defect = self.defects.get(str(entry.defect))
         if defect is None:
             raise PlantingError(f"no defect is called {entry.defect!r}; see `aprverify lint`")
-        bundled = next(iter(self.suite.subjects.values()))
+        bundled = self.suite.subjects[self.suite.default_subject]
         if defect.kind != PROTOCOL and self.subject_target != bundled:
             detail = f"{defect.id} patches the source of the bundled trainer"
             raise NotRun("subject", detail, "")
@@ -100,7 +100,7 @@ def build_state(config: pytest.Config, suite: Suite) -> State:
     """
     loaded = load_suite(suite)
     lane, teeth = config.getoption("--lane"), config.getoption("--teeth")
-    subject = config.getoption("--subject") or next(iter(suite.subjects))
+    subject = config.getoption("--subject") or suite.default_subject
     overrides = dict(_asset_override(text) for text in config.getoption("--asset"))
     return State(
         suite=suite,
