@@ -79,7 +79,7 @@ def test_commands_that_print_rows_print_text(
         parser = argparse.ArgumentParser()
         module.add_parser(parser.add_subparsers())
         options = parser.parse_args([str(word) for word in words])
-        options.suite = argparse.Namespace(subjects={"bundled": ""})
+        options.suite = argparse.Namespace(default_subject="bundled")
         options.run(options)
         said = capsys.readouterr()
         assert said.out and harmless(said.out), words

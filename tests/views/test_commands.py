@@ -32,6 +32,7 @@ class Suite:
     evidence_dir: Path
     root: Path = ROOT
     subjects: dict[str, str] = field(default_factory=lambda: {"bundled": "own:Subject"})
+    default_subject: str = "bundled"
 
     def subject(self, name: str) -> str:
         """Every subject is its own target."""

@@ -87,7 +87,8 @@ def worker(launcher: int, rank: int) -> int:
 
 def launch_and_signal(arguments: list[str], run_dir: Path, number: int) -> tuple[int, str]:
     """Send `number` to rank 1 alone in the middle of a run; torchrun's exit code and stderr."""
-    command = torchrun("-m", "trainer", *arguments)
+    # With the lowest priority: on busy cores the run waits, and not who looks at its log.
+    command = ["nice", "-n", "19", *torchrun("-m", "trainer", *arguments)]
     process = subprocess.Popen(
         command, env=environment(), cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
