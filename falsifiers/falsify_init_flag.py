@@ -179,10 +179,13 @@ def falsify_bogus_metadata_is_refused(
     from falsifiers.weight_files import hugging_face_config
 
     folder, config = _folder(tmp_path, configuration, 0)
-    stated = {
-        **hugging_face_config(config),
-        case.field: float("nan") if case.value == "nan" else case.value,
-    }
+    value: Any = float("nan") if case.value == "nan" else case.value
+    match case.field:
+        case "architectures":
+            value = [value]
+        case "rope_parameters" | "rope_scaling":
+            value = {"rope_type": value, "rope_theta": config["rope_theta"]}
+    stated = {**hugging_face_config(config), case.field: value}
     (folder / "config.json").write_text(json.dumps(stated))
     refusal = attempt(lambda: subject.read_architecture(folder))
     own = {"num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"}

@@ -5,7 +5,7 @@ Imports no torch, so that a command line can refuse a configuration in milliseco
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 
 from trainer.errors import ArchitectureError
@@ -23,6 +23,10 @@ _SIZES = (
     "vocab_size",
     "max_position_embeddings",
 )
+
+
+LARGEST_SIZE = 2**31 - 1
+"""Of any one size: what every format and every index in a kernel can hold."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,12 @@ class ModelConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ArchitectureError(f"{name} must be a positive integer, not {value!r}")
+            if value > LARGEST_SIZE:
+                raise ArchitectureError(f"{name} must be at most {LARGEST_SIZE}")
         for name in ("rope_theta", "rms_norm_eps"):
             value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and 0 < value <= sys.float_info.max):
                 raise ArchitectureError(f"{name} must be finite and positive, not {value!r}")
         for name in ("attention_bias", "tie_word_embeddings"):
             if not isinstance(getattr(self, name), bool):

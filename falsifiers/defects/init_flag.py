@@ -142,6 +142,30 @@ def bogus_fields_accepted(plant: Plant) -> None:
 
 
 @defect(
+    "family-by-model-type-alone",
+    kind=SOURCE,
+    imitates="a reader that asks model_type, and nothing else, what a file is",
+    symptom="an encoder-decoder, or an encoder's class, passes under a decoder's model_type",
+    hidden="published files agree with themselves",
+)
+def family_by_model_type_alone(plant: Plant) -> None:
+    """Take the other fields for granted."""
+
+    def make(original: Any) -> Any:
+        refuse = import_module("trainer.errors").ArchitectureError
+
+        def refuse_variants(*arguments: Any) -> None:
+            try:
+                original(*arguments)
+            except refuse:
+                plant.effect(True)
+
+        return refuse_variants
+
+    plant.patch("trainer.weights.architecture:_refuse_variants", make)
+
+
+@defect(
     "init-changes-later-models",
     kind=SOURCE,
     imitates="a loader that sets a module's constant to the file's initializer_range and leaves it",

@@ -183,14 +183,23 @@ def interleave(rows: Tensor, heads: int) -> Tensor:
 
 @pytest.fixture
 def write_gguf(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a GGUF file; `drop` leaves metadata keys (without the family) out."""
+    """Writes a GGUF file; `drop` leaves keys (without the family) out, `extra` adds or changes."""
+    types = {
+        bool: gguf.GGUFValueType.BOOL,
+        int: gguf.GGUFValueType.UINT32,
+        float: gguf.GGUFValueType.FLOAT32,
+        str: gguf.GGUFValueType.STRING,
+    }
 
     def write(
-        config: ModelConfig, tensors: Mapping[str, Tensor], drop: tuple[str, ...] = ()
+        config: ModelConfig,
+        tensors: Mapping[str, Tensor],
+        drop: tuple[str, ...] = (),
+        extra: Mapping[str, object] | None = None,
     ) -> Path:
         path, family = tmp_path / "model.gguf", config.architecture
         writer = gguf.GGUFWriter(path, family)
-        metadata: dict[str, int | float] = {
+        metadata: dict[str, object] = {
             "embedding_length": config.hidden_size,
             "block_count": config.num_layers,
             "attention.head_count": config.num_heads,
@@ -200,12 +209,11 @@ def write_gguf(tmp_path: Path) -> Callable[..., Path]:
             "context_length": config.max_position_embeddings,
             "rope.freq_base": config.rope_theta,
             "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+            **(extra or {}),
         }
         for key, value in metadata.items():
-            if key in drop:
-                continue
-            add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
-            add(f"{family}.{key}", value)  # type: ignore[arg-type]
+            if key not in drop:
+                writer.add_key_value(f"{family}.{key}", value, types[type(value)])
         for name, tensor in tensors.items():
             stored = tensor.detach()
             if family == "llama" and "q_proj" in name:

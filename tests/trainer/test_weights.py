@@ -144,6 +144,20 @@ def test_llama_has_the_biases_that_it_stores(
         ({"num_key_value_heads": 3}, "num_kv_heads 3 does not divide"),
         ({"hidden_size": "32"}, "hidden_size must be a positive integer, not '32'"),
         ({"rope_theta": "big"}, "rope_theta must be finite and positive, not 'big'"),
+        ({"rope_theta": True}, "rope_theta must be finite and positive, not True"),
+        ({"rope_theta": 10**400}, "rope_theta must be finite and positive"),
+        ({"rms_norm_eps": True}, "rms_norm_eps must be finite and positive, not True"),
+        ({"head_dim": 0}, "head_dim must be a positive integer, not 0"),
+        ({"vocab_size": 2**31}, "vocab_size must be at most 2147483647"),
+        ({"attention_bias": "many"}, "attention_bias must be true or false, not 'many'"),
+        ({"mlp_bias": 0}, "mlp_bias 0"),
+        ({"is_encoder_decoder": True}, "is_encoder_decoder True"),
+        ({"add_cross_attention": True}, "add_cross_attention True"),
+        ({"architectures": ["BertModel"]}, r"architectures \['BertModel'\]"),
+        (
+            {"rope_parameters": {"rope_theta": 1e4}, "rope_scaling": {"type": "linear"}},
+            "rope_scaling: RoPE scaling 'linear'",
+        ),
     ],
 )
 def test_other_families_and_variants_are_refused(
@@ -153,6 +167,52 @@ def test_other_families_and_variants_are_refused(
     folder = write_safetensors(llama, {"x": torch.zeros(1)}, **changes)
     with pytest.raises(ArchitectureError, match=said):
         read_architecture(folder)
+
+
+@pytest.mark.parametrize("stated", [False, "many", 1])
+def test_qwen2_without_biases_is_refused(
+    qwen2: ModelConfig, write_safetensors: Write, stated: object
+) -> None:
+    """The family has no flag for biases; a file that brings one must say what holds."""
+    folder = write_safetensors(qwen2, {"x": torch.zeros(1)}, attention_bias=stated)
+    with pytest.raises(ArchitectureError, match=f"attention_bias {stated!r}"):
+        read_architecture(folder)
+
+
+@pytest.mark.parametrize("value", [False, 0, "", []])
+@pytest.mark.parametrize("name", ["rope_parameters", "rope_scaling"])
+def test_what_is_no_object_is_not_taken_for_an_absent_one(
+    llama: ModelConfig, write_safetensors: Write, name: str, value: object
+) -> None:
+    """Only null is absent."""
+    folder = write_safetensors(llama, {"x": torch.zeros(1)}, **{name: value})
+    with pytest.raises(WeightsError, match=f"{name} must be an object"):
+        read_architecture(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("attention.causal", False, "attention.causal False"),
+        ("rope.dimension_count", 4, "rope.dimension_count 4 is not supported, only 8"),
+        ("rope.scaling.type", "yarn", "rope.scaling.type 'yarn'"),
+        ("block_count", 2.5, "num_layers must be a positive integer, not 2.5"),
+        ("attention.head_count", float("nan"), "num_heads must be a positive integer, not nan"),
+        ("rope.freq_base", float("inf"), "rope_theta must be finite and positive, not inf"),
+    ],
+)
+def test_gguf_variants_are_refused(
+    llama: ModelConfig,
+    make_model: MakeModel,
+    write_gguf: Write,
+    key: str,
+    value: object,
+    said: str,
+) -> None:
+    """Sentence encoders, partial rotation, scaled positions, and counts that are none."""
+    path = write_gguf(llama, dict(make_model(llama).named_parameters()), extra={key: value})
+    with pytest.raises(ArchitectureError, match=said):
+        read_architecture(path)
 
 
 def test_gguf_of_another_family_is_refused(

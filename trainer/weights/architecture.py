@@ -8,7 +8,8 @@ only if it stores them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from trainer.weights import apr_file, safetensors_file
 from trainer.weights.apr_metadata import config_from_metadata
 from trainer.weights.gguf_file import GgufFile
 from trainer.weights.locate import WeightFiles, locate, read_json
+
+CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+"""By family, the class that config.json names."""
 
 
 def read_architecture(path: Path) -> ModelConfig:
@@ -40,34 +44,47 @@ def read_architecture(path: Path) -> ModelConfig:
 def _from_gguf(path: Path) -> ModelConfig:
     file = GgufFile(path)
     family = file.architecture()
-    scaling = f"{family}.rope.scaling.type"
-    if file.has_field(scaling) and file.field(scaling) != "none":
-        raise ArchitectureError(f"{path}: RoPE scaling {file.field(scaling)!r} is not supported")
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None:
         raise WeightsError(f"{path}: no token_embd.weight; the file holds no whole model")
-    hidden_size = int(file.number(f"{family}.embedding_length"))
-    num_heads = int(file.number(f"{family}.attention.head_count"))
-    key_length = f"{family}.attention.key_length"
-    return ModelConfig(
+
+    def count(key: str) -> Any:
+        # A fraction is passed on as it is, and refused by the name of its field.
+        return file.number(f"{family}.{key}")
+
+    hidden_size, num_heads = count("embedding_length"), count("attention.head_count")
+    config = ModelConfig(
         architecture=family,
         hidden_size=hidden_size,
-        num_layers=int(file.number(f"{family}.block_count")),
+        num_layers=count("block_count"),
         num_heads=num_heads,
-        num_kv_heads=int(file.number(f"{family}.attention.head_count_kv")),
+        num_kv_heads=count("attention.head_count_kv"),
         head_dim=(
-            int(file.number(key_length))
-            if file.has_field(key_length)
+            count("attention.key_length")
+            if file.has_field(f"{family}.attention.key_length")
             else _head_dim(hidden_size, num_heads, path)
         ),
-        intermediate_size=int(file.number(f"{family}.feed_forward_length")),
+        intermediate_size=count("feed_forward_length"),
         vocab_size=int(embedding.shape[-1]),
-        max_position_embeddings=int(file.number(f"{family}.context_length")),
+        max_position_embeddings=count("context_length"),
         rope_theta=float(file.number(f"{family}.rope.freq_base")),
         rms_norm_eps=float(file.number(f"{family}.attention.layer_norm_rms_epsilon")),
         attention_bias="blk.0.attn_q.bias" in file.tensors,
         tie_word_embeddings="output.weight" not in file.tensors,
     )
+    _refuse(
+        path,
+        (
+            (key, file.field(f"{family}.{key}"), supported)
+            for key, supported in (
+                ("attention.causal", True),
+                ("rope.dimension_count", config.head_dim),
+                ("rope.scaling.type", "none"),
+            )
+            if file.has_field(f"{family}.{key}")
+        ),
+    )
+    return config
 
 
 def _from_hugging_face(files: WeightFiles) -> ModelConfig:
@@ -75,7 +92,7 @@ def _from_hugging_face(files: WeightFiles) -> ModelConfig:
     path, config = files.config, read_json(files.config)
     family = str(_field(config, "model_type", path))
     configurations.require_decoder_family(family, str(path))
-    _refuse_variants(config, path)
+    _refuse_variants(config, family, path)
     hidden_size = _field(config, "hidden_size", path)
     num_heads = _field(config, "num_attention_heads", path)
     return ModelConfig(
@@ -84,7 +101,11 @@ def _from_hugging_face(files: WeightFiles) -> ModelConfig:
         num_layers=_field(config, "num_hidden_layers", path),
         num_heads=num_heads,
         num_kv_heads=_field(config, "num_key_value_heads", path),
-        head_dim=config.get("head_dim") or _head_dim(hidden_size, num_heads, path),
+        head_dim=(
+            _head_dim(hidden_size, num_heads, path)
+            if config.get("head_dim") is None
+            else config["head_dim"]
+        ),
         intermediate_size=_field(config, "intermediate_size", path),
         vocab_size=_field(config, "vocab_size", path),
         max_position_embeddings=_field(config, "max_position_embeddings", path),
@@ -116,34 +137,57 @@ def _head_dim(hidden_size: Any, num_heads: Any, path: Path) -> int:
 
 def _rope_theta(config: Mapping[str, Any], path: Path) -> Any:
     # transformers 5 moved theta and the kind of scaling into rope_parameters.
-    parameters = config.get("rope_parameters") or {}
-    if not isinstance(parameters, Mapping):
-        raise WeightsError(f"{path}: rope_parameters must be an object, not {parameters!r}")
+    parameters = _object(config, "rope_parameters", path)
     theta = _field({"rope_theta": config.get("rope_theta"), **parameters}, "rope_theta", path)
-    return float(theta) if isinstance(theta, int) else theta
+    # A boolean, and an integer that no float holds, go on as they are and are refused by name.
+    return float(theta) if type(theta) is int and abs(theta) <= sys.float_info.max else theta
+
+
+def _object(config: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
+    value = config.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise WeightsError(f"{path}: {name} must be an object, not {value!r}")
+    return value
 
 
 def _attention_bias(config: Mapping[str, Any], family: str, files: WeightFiles) -> Any:
-    if family == "qwen2":
-        return True
     stated = config.get("attention_bias")
     if stated is not None:
         return stated
+    if family == "qwen2":
+        return True
     names = safetensors_file.tensor_names(files.tensors)
     return "model.layers.0.self_attn.q_proj.bias" in names
 
 
-def _refuse_variants(config: Mapping[str, Any], path: Path) -> None:
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else rope
-    variants = {
-        "hidden_act": (config.get("hidden_act", "silu"), "silu"),
-        "RoPE scaling": (kind, "default"),
-        "mlp_bias": (config.get("mlp_bias", False), False),
-        "use_sliding_window": (config.get("use_sliding_window", False), False),
-    }
-    for name, (found, supported) in variants.items():
-        if found != supported:
+def _refuse_variants(config: Mapping[str, Any], family: str, path: Path) -> None:
+    """Refuse what changes the computation, or says that the file is another kind of model."""
+    kinds = [(name, _object(config, name, path)) for name in ("rope_parameters", "rope_scaling")]
+    own_class, stated = [CLASSES.get(family)], config.get("architectures")
+    variants = [
+        ("hidden_act", config.get("hidden_act", "silu"), "silu"),
+        *(
+            (f"{name}: RoPE scaling", rope.get("rope_type", rope.get("type", "default")), "default")
+            for name, rope in kinds
+        ),
+        ("mlp_bias", config.get("mlp_bias", False), False),
+        ("use_sliding_window", config.get("use_sliding_window", False), False),
+        ("is_encoder_decoder", config.get("is_encoder_decoder", False), False),
+        ("add_cross_attention", config.get("add_cross_attention", False), False),
+        ("architectures", own_class if stated is None else stated, own_class),
+    ]
+    if family == "qwen2" and config.get("attention_bias") is not None:
+        # The family has no such flag, so one that is there must say what holds for all of it.
+        variants.append(("attention_bias", config["attention_bias"], True))
+    _refuse(path, variants)
+
+
+def _refuse(path: Path, variants: Iterable[tuple[str, Any, Any]]) -> None:
+    for name, found, supported in variants:
+        # 0 and 1 equal false and true in Python, and are neither in a file.
+        if type(found) is not type(supported) or found != supported:
             raise ArchitectureError(
                 f"{path}: {name} {found!r} is not supported, only {supported!r}"
             )

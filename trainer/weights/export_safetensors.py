@@ -14,10 +14,9 @@ from torch import Tensor
 from trainer.config import ModelConfig
 from trainer.errors import ArchitectureError, ConfigurationError
 from trainer.tokenizer import Tokenizer
+from trainer.weights.architecture import CLASSES
 from trainer.weights.durable import durable_file, durable_path
 from trainer.weights.locate import INDEX
-
-_CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
 
 
 def write_folder(
@@ -92,7 +91,7 @@ def _write_text(path: Path, text: str) -> None:
 def hugging_face_config(config: ModelConfig, dtype: str, end_of_text: int | None) -> dict[str, Any]:
     """The content of config.json, as transformers 4 and 5 read it."""
     return {
-        "architectures": [_CLASSES[config.architecture]],
+        "architectures": [CLASSES[config.architecture]],
         "model_type": config.architecture,
         "hidden_act": "silu",
         "hidden_size": config.hidden_size,
