@@ -63,26 +63,20 @@ def falsify_log_probabilities_are_not_positive(
 
 
 def falsify_extreme_logits_stay_finite(subject: Subject, case: Case, measured: Measured) -> None:
-    """Logits near the largest float32 give finite losses and gradients, right to their size."""
+    """Logits near the largest float32 give the float64 loss and gradients, all of them finite."""
     import torch
-
-    from falsifiers.reference.operators import token_losses
 
     operators, dtype = subject.operators(), getattr(torch, case.dtype)
     not_finite, loss_errors, largest, gradient_errors = 0, [], 0.0, []
-    for row, target, settled in _extreme_rows(case.vocab, case.largest):
+    for row, target in _extreme_rows(case.vocab, case.largest):
         logits, targets = row.to(case.device, dtype), torch.tensor([target], device=case.device)
         loss, gradient = _loss_and_logit_gradient(operators, logits, targets)
-        exact = logits.double().requires_grad_()
-        exact_loss = token_losses(exact, targets).sum()
-        (exact_gradient,) = torch.autograd.grad(exact_loss, exact)
+        exact_loss, exact_gradient = _exact_loss_and_logit_gradient(logits, targets)
         not_finite += int((~torch.isfinite(torch.tensor(loss))).sum())
         not_finite += int((~torch.isfinite(gradient)).sum())
-        size = max(1.0, float(logits.double().abs().max()))
-        loss_errors.append(abs(loss - exact_loss.item()) / size)
+        loss_errors.append(abs(loss - exact_loss) / max(1.0, exact_loss))
         largest = max(largest, gradient.abs().max().item())
-        if settled:
-            gradient_errors.append((gradient - exact_gradient).abs().max().item())
+        gradient_errors.append((gradient - exact_gradient).abs().max().item())
     measured(
         not_finite=not_finite,
         loss_error=max(loss_errors),
@@ -91,8 +85,8 @@ def falsify_extreme_logits_stay_finite(subject: Subject, case: Case, measured: M
     )
 
 
-def _extreme_rows(vocabulary: int, largest: float) -> list[tuple[Tensor, int, bool]]:
-    """Logits ``[1, V]``, a target, and whether the gradient does not hang on equal logits.
+def _extreme_rows(vocabulary: int, largest: float) -> list[tuple[Tensor, int]]:
+    """Logits ``[1, V]`` and a target.
 
     Losses stay in float32's range: opposite signs meet at half of `largest`, or off the target.
     """
@@ -106,15 +100,56 @@ def _extreme_rows(vocabulary: int, largest: float) -> list[tuple[Tensor, int, bo
 
     half, last = largest / 2, vocabulary - 1
     return [
-        (row(-largest), last, False),
-        (row(largest), 0, False),
-        (row(half, last=-half), last, False),
-        (row(-half, first=half), 0, True),
-        (row(0.0, last=-largest), last, True),
-        (row(-largest, middle=0.0), vocabulary // 2, True),
-        (row(-largest, first=0.0, last=0.0), last, True),
-        (row(-largest, last=largest), last, True),
+        (row(-largest), last),
+        (row(largest), 0),
+        (row(half, last=-half), last),
+        (row(-half, first=half), 0),
+        (row(0.0, last=-largest), last),
+        (row(-largest, middle=0.0), vocabulary // 2),
+        (row(-largest, first=0.0, last=0.0), last),
+        (row(-largest, last=largest), last),
     ]
+
+
+def falsify_common_offset_costs_nothing(subject: Subject, case: Case, measured: Measured) -> None:
+    """What all logits have in common changes neither loss nor gradient, nor their accuracy."""
+    import torch
+
+    generator = torch.Generator().manual_seed(case.seed)
+    spread = torch.randn(case.rows, case.vocab, generator=generator)
+    logits = (case.offset + spread).to(case.device, getattr(torch, case.dtype))
+    targets = torch.randint(case.vocab, (case.rows,), generator=generator).to(case.device)
+    operators = subject.operators()
+    loss_errors, sums, gradient_errors = [], [], []
+    for i in range(case.rows):
+        row, target = logits[i : i + 1], targets[i : i + 1]
+        loss, gradient = _loss_and_logit_gradient(operators, row, target)
+        exact_loss, exact_gradient = _exact_loss_and_logit_gradient(row, target)
+        loss_errors.append(abs(loss - exact_loss) / max(1.0, exact_loss))
+        sums.append(abs(gradient.sum().item()))
+        gradient_errors.append((gradient - exact_gradient).abs().max().item())
+    measured(
+        loss_error=max(loss_errors),
+        gradient_sum=max(sums),
+        gradient_error=max(gradient_errors),
+        smallest_logit=logits.double().abs().min().item(),
+    )
+
+
+def _exact_loss_and_logit_gradient(logits: Tensor, targets: Tensor) -> tuple[float, Tensor]:
+    """Both in float64, of the logits as they are rounded.
+
+    The largest is subtracted first, exactly: at 3e38 float64 would round ln V away as well.
+    """
+    import torch
+
+    from falsifiers.reference.operators import token_losses
+
+    wide = logits.double()
+    shifted = (wide - wide.amax(-1, keepdim=True)).requires_grad_()
+    loss = token_losses(shifted, targets).sum()
+    (gradient,) = torch.autograd.grad(loss, shifted)
+    return loss.item(), gradient
 
 
 def falsify_masked_rows_do_nothing(subject: Subject, case: Case, measured: Measured) -> None:

@@ -3,6 +3,9 @@
 At 16 k tokens and 50 k words the logits alone are 3 GB in float32. Here rows are taken in chunks,
 and where gradients are wanted they are made in the same pass, while a chunk's logits are at hand;
 the logits then live for one chunk, and are multiplied out once.
+
+A row's loss is (largest logit - target's logit) + log sum exp(logits - largest): what all logits
+have in common is subtracted before anything is rounded to it.
 """
 
 from __future__ import annotations
@@ -74,7 +77,10 @@ def _padded(head: Tensor) -> Tensor:
 def _row_losses(
     logits: Tensor, targets: Tensor, row_weights: Tensor, vocabulary: int, *, with_gradient: bool
 ) -> Tensor:
-    """Weighted losses, float32 ``[N]``; optionally turns `logits` into their gradient, in place."""
+    """Weighted losses, float32 ``[N]``; optionally turns `logits` into their gradient, in place.
+
+    Rows of weight zero have a loss and a gradient of zero, also where their logits overflow.
+    """
     if logits.is_cuda:
         from trainer.kernels.cross_entropy import cross_entropy_rows
 
@@ -82,14 +88,19 @@ def _row_losses(
             logits, targets, row_weights, vocabulary, with_gradient=with_gradient
         )
     wide = logits.float()
-    normalisers = wide.logsumexp(-1)
-    at_target = wide.gather(-1, targets[:, None]).squeeze(-1)
+    top = wide.amax(-1)
+    above_target = top - wide.gather(-1, targets[:, None]).squeeze(-1)
+    exponentials = (wide - top[:, None]).exp_()
+    totals = exponentials.sum(-1)
+    counted = row_weights != 0
     if with_gradient:
-        gradient = (wide - normalisers[:, None]).exp_()
+        gradient = exponentials.div_(totals[:, None])
         ones = torch.ones_like(targets, dtype=torch.float32)
         gradient.scatter_add_(-1, targets[:, None], -ones[:, None])
-        logits.copy_(gradient.mul_(row_weights[:, None]))
-    return (normalisers - at_target) * row_weights
+        weighted = gradient.mul_(row_weights[:, None])
+        logits.copy_(weighted.masked_fill_(~counted[:, None], 0.0))
+    losses = (above_target + totals.log()) * row_weights
+    return losses.masked_fill_(~counted, 0.0)
 
 
 def _chunks(rows: int, vocabulary: int) -> Iterator[slice]:
@@ -109,7 +120,8 @@ def linear_cross_entropy(
         hidden: ``[N, C]``, float32 or bfloat16.
         weight: the head, float32 ``[vocab, C]``.
         targets: int64 ``[N]``, each in ``[0, vocab)``.
-        row_weights: ``[N]``, cast to float32; a bool mask counts 1 and 0. None is all ones.
+        row_weights: ``[N]``, cast to float32; a bool mask counts 1 and 0. None is all ones. Rows
+            of weight zero contribute exactly nothing, whatever their logits.
 
     Returns:
         float32 scalar.

@@ -83,6 +83,61 @@ def softmax_without_maximum(plant: Plant) -> None:
 
 
 @defect(
+    "normaliser-at-the-offset",
+    kind=SOURCE,
+    imitates="logsumexp(x) - x[target] and exp(x - logsumexp(x)), each rounded at the logits' size",
+    symptom="of logits near 1e6 the loss has one digit, and gradients do not sum to zero",
+    hidden="logits of a healthy model are small, and nobody adds up a gradient",
+)
+def normaliser_at_the_offset(plant: Plant) -> None:
+    """Form the normaliser first, and subtract it afterwards."""
+
+    def make(original: Any) -> Any:
+        def row_losses(logits: Any, targets: Any, rows: Any, vocabulary: int, **how: Any) -> Any:
+            import torch
+
+            before = logits[:, :vocabulary].float().clone()
+            clean = original(logits, targets, rows, vocabulary, **how)
+            normalisers = before.logsumexp(-1, keepdim=True)
+            at_target = before.gather(-1, targets[:, None])
+            losses = ((normalisers - at_target).squeeze(-1) * rows).masked_fill(rows == 0, 0.0)
+            if how["with_gradient"]:
+                gradient = (before - normalisers).exp()
+                gradient.scatter_add_(-1, targets[:, None], -torch.ones_like(normalisers))
+                logits[:, :vocabulary] = gradient * rows[:, None]
+            plant.effect(differs(clean, losses))
+            return losses
+
+        return row_losses
+
+    plant.patch(_ROWS, make)
+
+
+@defect(
+    "mask-by-a-product",
+    kind=SOURCE,
+    imitates="losses * mask, where torch.where belongs",
+    symptom="a masked row whose loss overflows makes the sum NaN",
+    hidden="zero times any finite loss is zero",
+)
+def mask_by_a_product(plant: Plant) -> None:
+    """Multiply what the row would have cost by its weight."""
+
+    def make(original: Any) -> Any:
+        def row_losses(logits: Any, targets: Any, rows: Any, *rest: Any, **how: Any) -> Any:
+            import torch
+
+            unweighted = original(logits.clone(), targets, torch.ones_like(rows), *rest, **how)
+            clean = original(logits, targets, rows, *rest, **how)
+            plant.effect(differs(clean, unweighted * rows))
+            return unweighted * rows
+
+        return row_losses
+
+    plant.patch(_ROWS, make)
+
+
+@defect(
     "logits-soft-capped",
     kind=SOURCE,
     imitates="Gemma 2's final_logit_softcapping of 30 in a model that has none",

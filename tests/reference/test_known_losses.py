@@ -34,3 +34,12 @@ def test_random_logits_lose_half_their_variance_more_than_ln_vocab():
     assert error <= 6 * math.sqrt(variance / rows)
     # The spread of a token's loss is that of its target's logit.
     assert losses.std().item() == pytest.approx(math.sqrt(variance), rel=0.2)
+
+
+@pytest.mark.parametrize("offset", [-1e6, 1e3, 3e38])
+def test_a_common_offset_changes_no_token_loss(offset):
+    """Equal logits cost ln V at any size: the largest is subtracted before anything is summed."""
+    logits = torch.full((1, 1000), offset, dtype=torch.float64)
+    assert token_losses(logits, torch.tensor([7])).item() == pytest.approx(
+        math.log(1000), rel=1e-14
+    )

@@ -110,3 +110,29 @@ def test_extreme_logits_stay_finite() -> None:
     assert total.item() == 20_000.0
     assert hidden.grad is not None and hidden.grad.isfinite().all()
     assert head.grad is not None and head.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("offset", [1e3, -1e6, 3e38])
+def test_a_common_offset_costs_neither_loss_nor_gradient(offset: float) -> None:
+    """Equal logits cost ln V and have gradients that sum to zero, however large they are."""
+    hidden = torch.full((1, VOCABULARY), offset, requires_grad=True)
+    total = loss.linear_cross_entropy(hidden, torch.eye(VOCABULARY), torch.tensor([2]))
+    total.backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(total, torch.tensor(float(VOCABULARY)).log())
+    assert hidden.grad is not None
+    # Nine parts of one, each rounded to float32.
+    assert abs(hidden.grad.double().sum().item()) <= 1e-6
+
+
+@pytest.mark.parametrize("value", [3.2e38, float("inf"), float("nan")])
+def test_a_row_of_weight_zero_costs_exactly_nothing(value: float) -> None:
+    """Whatever its logits are, also where loss or logits overflow; the other is as before."""
+    logits = torch.randn(2, VOCABULARY, generator=torch.Generator().manual_seed(1))
+    alone = logits[1:].clone()
+    logits[0], logits[0, 0] = value, -value
+    targets = torch.tensor([0, 3])
+    weights = torch.tensor([0.0, 1.0])
+    losses = loss._row_losses(logits, targets, weights, VOCABULARY, with_gradient=True)
+    expected = loss._row_losses(alone, targets[1:], weights[1:], VOCABULARY, with_gradient=True)
+    assert losses[0] == 0 and not logits[0].any()
+    assert torch.equal(losses[1:], expected) and torch.equal(logits[1:], alone)

@@ -42,19 +42,24 @@ def _cross_entropy_rows(
         total = total * tl.exp(top - reference) + tl.exp(x - reference)
         top = new_top
     row_top = tl.max(top, 0)
-    normaliser = row_top + tl.log(tl.sum(total * tl.exp(top - row_top), 0))
+    row_total = tl.sum(total * tl.exp(top - row_top), 0)
     weight = tl.load(weights_ptr + row)
     at_target = tl.load(logits + target).to(tl.float32)
-    tl.store(losses_ptr + row, (normaliser - at_target) * weight)
+    # Neither sum nor gradient ever sees what all logits have in common, which would round it away.
+    loss = (row_top - at_target) + tl.log(row_total)
+    # Chosen and not multiplied: a row that does not count may have overflowed.
+    tl.store(losses_ptr + row, tl.where(weight == 0, 0.0, loss * weight))
     if WITH_GRADIENT:
+        share = 1 / row_total
         tl.debug_barrier()
         for start in range(0, padded, BLOCK):
             column = start + columns
             x = tl.load(logits + column, mask=column < vocabulary, other=-float("inf"))
-            gradient = tl.exp(x.to(tl.float32) - normaliser) - tl.where(column == target, 1.0, 0.0)
+            probability = tl.exp(x.to(tl.float32) - row_top) * share
+            gradient = (probability - tl.where(column == target, 1.0, 0.0)) * weight
             tl.store(
                 logits + column,
-                (gradient * weight).to(logits_ptr.dtype.element_ty),
+                tl.where(weight == 0, 0.0, gradient).to(logits_ptr.dtype.element_ty),
                 mask=column < padded,
             )
 
@@ -68,7 +73,8 @@ def cross_entropy_rows(
         logits: ``[N, padded]`` on CUDA, float32 or bfloat16, contiguous rows. Columns from
             `vocabulary` on are padding: outside the softmax, with gradient zero.
         targets: int64 ``[N]``, below `vocabulary`.
-        row_weights: float32 ``[N]``; a row's loss and gradient are multiplied by it.
+        row_weights: float32 ``[N]``; a row's loss and gradient are multiplied by it, and are zero
+            where it is zero.
         vocabulary: columns that count.
         with_gradient: overwrite `logits` with the gradient of the summed losses.
     """
