@@ -14,7 +14,7 @@ from trainer.config import ModelConfig
 from trainer.errors import ConfigurationError
 from trainer.model import init
 from trainer.model.decoder import Decoder
-from trainer.model.rope import RotaryEmbedding
+from trainer.model.rope import RotaryEmbedding, split_and_rotate
 
 MakeModel = Callable[..., Decoder]
 
@@ -136,6 +136,15 @@ def test_first_position_is_not_rotated() -> None:
     for given, turned in zip((q, k), rope(q, k), strict=True):
         assert torch.equal(turned[:, :, 0], given[:, :, 0])
         assert not torch.equal(turned[:, :, 1], given[:, :, 1])
+
+
+@pytest.mark.parametrize(("batch", "length"), [(2, 0), (0, 3), (2, 3)])
+def test_joint_projection_of_no_tokens_is_split_into_heads(batch: int, length: int) -> None:
+    """Queries, keys and values have their heads, as many as of any other number of tokens."""
+    joint = torch.randn(batch, length, (4 + 2 * 2) * 8)
+    q, k, v = split_and_rotate(joint, 8, 2 * 8, RotaryEmbedding(8, 100.0, 4))
+    assert q.shape == (batch, 4, length, 8)
+    assert k.shape == v.shape == (batch, 2, length, 8)
 
 
 def test_layers_share_one_pair_of_rope_tables(llama: ModelConfig) -> None:

@@ -6,6 +6,8 @@ reads what both halves need twice.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -45,7 +47,7 @@ def swiglu_backward(joint: Tensor, grad: Tensor) -> Tensor:
     joint, grad = joint.contiguous(), grad.contiguous()
     grad_joint = torch.empty_like(joint)
     size = grad.shape[-1]
-    rows = grad.numel() // size
+    rows = math.prod(grad.shape[:-1])
     torch.library.wrap_triton(_swiglu_backward_block)[(rows, triton.cdiv(size, _BLOCK))](
         joint, grad, grad_joint, size, BLOCK=_BLOCK, num_warps=4
     )

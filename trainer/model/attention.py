@@ -52,4 +52,5 @@ class Attention(nn.Module):
 
     def split_heads(self, x: Tensor) -> Tensor:
         """``[B, T, heads · D] -> [B, heads, T, D]``."""
-        return x.view(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)
+        heads = x.shape[-1] // self.head_dim
+        return x.view(*x.shape[:-1], heads, self.head_dim).transpose(1, 2)

@@ -67,9 +67,12 @@ class _SplitAndRotate(torch.autograd.Function):
         ctx: Any, joint: Tensor, cos: Tensor, sin: Tensor, head_dim: int, key_value_size: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(cos, sin)
-        query_size = joint.shape[-1] - 2 * key_value_size
-        parts = joint.split_with_sizes([query_size, key_value_size, key_value_size], dim=-1)
-        q, k, v = (part.view(*part.shape[:-1], -1, head_dim).transpose(1, 2) for part in parts)
+        sizes = [joint.shape[-1] - 2 * key_value_size, key_value_size, key_value_size]
+        # The head counts are stated: of no tokens at all none could be inferred.
+        q, k, v = (
+            part.view(*joint.shape[:-1], size // head_dim, head_dim).transpose(1, 2)
+            for part, size in zip(joint.split_with_sizes(sizes, dim=-1), sizes, strict=True)
+        )
         return rotate(q, cos, sin), rotate(k, cos, sin), v.clone()
 
     @staticmethod
