@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from falsifiers.fixtures import Assets, Case, Configuration, Measured, Subject
+from falsifiers.fixtures import Assets, Case, Configuration, Measured, Series, Subject
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -230,6 +230,7 @@ def falsify_real_text_is_learnt(
     subject: Subject,
     case: Case,
     measured: Measured,
+    series: Series,
     configuration: Configuration,
     assets: Assets,
     tmp_path: Path,
@@ -250,6 +251,8 @@ def falsify_real_text_is_learnt(
     result = instance.run(batches, steps=case.steps, log=tmp_path / "log.jsonl")
     losses = [line["train_loss"] for line in result.logged]
     tail = losses[-5:]
+    points = list(enumerate(losses))
+    series("loss", points, x="optimizer step", y="training loss", y_unit="nats")
     measured(
         status=result.status,
         steps_taken=len(losses),

@@ -71,13 +71,13 @@ def shared_run(subject: Subject, configuration: Configuration, parallel: str) ->
     dataset = _spoiled(subject)
     options = {
         "device": "cpu", "dtype": "float32", "compile": "off", "parallel": parallel,
-        "init": start / "weights", "tokenizer": tiny_runs._tokenizer(),
-        "dataset": dataset, "run-dir": tiny_runs._RUN_DIR,
+        "init": start / "weights", "tokenizer": tiny_runs.byte_tokenizer(),
+        "dataset": dataset, "run-dir": tiny_runs.RUN_DIR,
         "num-steps": STEPS, "steps-per-epoch": EPOCH, "batch-size": MICRO_BATCH,
         "seq-length": LENGTH, "lr": PEAK, "warmup": WARM_UP, "seed": SEED,
     }  # fmt: skip
-    command = subject.command("pretrain", *tiny_runs._words(options), processes=RANKS)
-    made = tiny_runs._made(f"two-ranks-{parallel}", command, "cpu")
+    command = subject.command("pretrain", *tiny_runs.option_words(options), processes=RANKS)
+    made = tiny_runs.made_run(f"two-ranks-{parallel}", command, "cpu")
     return SharedRun(made, dataset)
 
 

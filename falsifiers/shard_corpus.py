@@ -38,14 +38,14 @@ def prepare(subject: Subject, sources: Mapping[str, Ids], *, shard_tokens: int) 
     command = subject.command(
         "prepare", *(str(folder / name) for name, _ in content),
         "--heldout", str(folder / "heldout" / "heldout.bin"),
-        "--tokenizer", str(tiny_runs._tokenizer()), "--out", tiny_runs._RUN_DIR,
+        "--tokenizer", str(tiny_runs.byte_tokenizer()), "--out", tiny_runs.RUN_DIR,
         "--workers", "1", "--shard-tokens", str(shard_tokens),
     )  # fmt: skip
 
     def make(made: Path) -> None:
         out = str(made / "dataset")
-        words = [out if word == tiny_runs._RUN_DIR else word for word in command]
-        done = tiny_runs._process(words, "cpu")
+        words = [out if word == tiny_runs.RUN_DIR else word for word in command]
+        done = tiny_runs.run_process(words, "cpu")
         if done.returncode:
             raise RuntimeError(f"exit code {done.returncode}: no corpus: {done.stderr[-800:]}")
 

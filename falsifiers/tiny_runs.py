@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LENGTH = 32
 """Targets of a sequence."""
 
-_RUN_DIR = "RUN-DIRECTORY"
+RUN_DIR = "RUN-DIRECTORY"
 _TIMEOUT = 300
 
 
@@ -99,35 +99,35 @@ def tiny_run(subject: Subject, name: str, config: Configuration, device: str) ->
     """The run of `RUNS` called `name` with a model of `config` on `device`."""
     run = RUNS[name]
     arguments = _arguments(run, _inputs(config), dataset(subject, run.corpus), device)
-    return _made(name, subject.command("pretrain", *arguments), device)
+    return made_run(name, subject.command("pretrain", *arguments), device)
 
 
 def _arguments(run: TinyRun, inputs: Path, corpus: Path, device: str) -> list[str]:
     options: dict[str, Any] = {
         "device": device,
         "init": inputs,
-        "tokenizer": _tokenizer(),
+        "tokenizer": byte_tokenizer(),
         "dataset": corpus,
-        "run-dir": _RUN_DIR,
+        "run-dir": RUN_DIR,
         "seq-length": LENGTH,
         "dtype": "float32",
         "compile": "off",
         **run.options,
     }
-    return _words(options)
+    return option_words(options)
 
 
-def _words(options: Mapping[str, Any]) -> list[str]:
+def option_words(options: Mapping[str, Any]) -> list[str]:
     words = ["--no-progress"]
     for name, value in options.items():
         words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return words
 
 
-def _made(name: str, command: Sequence[str], device: str) -> FinishedRun:
+def made_run(name: str, command: Sequence[str], device: str) -> FinishedRun:
     def make(folder: Path) -> None:
         run = str(folder / "run")
-        done = _process([run if word == _RUN_DIR else word for word in command], device)
+        done = run_process([run if word == RUN_DIR else word for word in command], device)
         if not (folder / "run" / "outcome.json").exists():
             raise RuntimeError(f"exit code {done.returncode}: no run: {done.stderr[-800:]}")
         (folder / "exit-code").write_text(str(done.returncode))
@@ -138,7 +138,7 @@ def _made(name: str, command: Sequence[str], device: str) -> FinishedRun:
     return FinishedRun(folder / "run", exit_code, (folder / "messages").read_text())
 
 
-def _process(command: Sequence[str], device: str) -> subprocess.CompletedProcess[str]:
+def run_process(command: Sequence[str], device: str) -> subprocess.CompletedProcess[str]:
     environment = dict(os.environ)
     if device == "cpu":
         # Tiny tensors gain nothing from threads, and waiting threads starve other test workers.
@@ -189,7 +189,7 @@ def _inputs(config: Configuration) -> Path:
     return made_once("model", json.dumps(config, sort_keys=True), make) / "weights"
 
 
-def _tokenizer() -> Path:
+def byte_tokenizer() -> Path:
     """Byte-level BPE without merges: the 256 bytes and one token that ends a text."""
 
     def make(folder: Path) -> None:
@@ -207,12 +207,12 @@ def dataset(subject: Subject, name: str) -> Path:
     texts = made_once("texts", name, lambda folder: _write_texts(folder, name))
     command = subject.command(
         "prepare", str(texts / "train"), "--heldout", str(texts / "heldout.txt"),
-        "--tokenizer", str(_tokenizer()), "--out", _RUN_DIR, "--workers", "1",
+        "--tokenizer", str(byte_tokenizer()), "--out", RUN_DIR, "--workers", "1",
     )  # fmt: skip
 
     def make(folder: Path) -> None:
         out = str(folder / "dataset")
-        done = _process([out if word == _RUN_DIR else word for word in command], "cpu")
+        done = run_process([out if word == RUN_DIR else word for word in command], "cpu")
         if done.returncode:
             raise RuntimeError(f"exit code {done.returncode}: no corpus: {done.stderr[-800:]}")
 

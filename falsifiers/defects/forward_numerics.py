@@ -306,8 +306,8 @@ def embedding_gradient_halved(plant: Plant) -> None:
 
 
 def _small_chunks(plant: Plant) -> None:
-    """Let the loss hold 2^27 logits at once, so that a batch of a CPU's size has several chunks."""
-    plant.patch("trainer.loss:CHUNK_LOGITS", lambda _: 2**27)
+    """Let the loss hold 2^25 logits at once, so that a batch of a CPU's size has several chunks."""
+    plant.patch("trainer.loss:CHUNK_LOGITS", lambda _: 2**25)
 
 
 def _without_last_chunk(plant: Plant, rows: Any, targets: Any, vocabulary: int) -> Any:
