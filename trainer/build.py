@@ -26,6 +26,12 @@ from trainer.weights import architecture, load, populate
 NOMINAL_BAND = (366_000_000, 374_000_000)
 """INV-ARCH-370M-001: nominal parameters of what is trained from scratch, both ends included."""
 
+ROTARY_BYTES = 4
+"""A position and an element of a head: half a cosine and half a sine in float32."""
+
+MOST_ROTARY_BYTES = 2**30
+"""4 million positions of heads of 64; making the tables takes three times as much for a moment."""
+
 
 def build_shared_trainer(
     lr: float,
@@ -140,11 +146,17 @@ def require_init_pair(function: str, init_arch: ModelConfig | None, init_path: P
 
 
 def require_positions(config: ModelConfig, seq_length: int) -> None:
-    """Refuse sequences longer than the model has positions for, or empty ones.
+    """Refuse sequences longer than the model has positions for, empty ones, and absurdly many.
 
     Raises:
-        ConfigurationError: with both lengths.
+        ConfigurationError: with both lengths, or with what the rotary tables would take.
     """
+    tables = ROTARY_BYTES * config.max_position_embeddings * config.head_dim
+    if tables > MOST_ROTARY_BYTES:
+        raise ConfigurationError(
+            f"max_position_embeddings {config.max_position_embeddings} would take {tables:,} bytes "
+            f"of rotary tables, {MOST_ROTARY_BYTES:,} are allowed; lower it in the file's metadata"
+        )
     if not 1 <= seq_length <= config.max_position_embeddings:
         raise ConfigurationError(
             f"sequence length {seq_length} is outside 1 … {config.max_position_embeddings}, "

@@ -132,3 +132,11 @@ def test_missing_init_file_is_refused(llama: ModelConfig) -> None:
 def test_checks_are_no_assert_statements() -> None:
     """`python -O` removes assert; the checks must stay."""
     assert "assert " not in inspect.getsource(build)
+
+
+def test_more_positions_than_memory_are_refused() -> None:
+    """By the bytes that their rotary tables would take, and before anything is allocated."""
+    config = replace(LLAMA_370M, max_position_embeddings=2**22)
+    build.require_positions(config, 128)
+    with pytest.raises(ConfigurationError, match=r"1,073,742,080 bytes of rotary tables"):
+        build.require_positions(replace(config, max_position_embeddings=2**22 + 1), 128)

@@ -32,8 +32,33 @@ def peers_needed() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        raise PeerLost(f"another rank has ended, see its own message ({reason})") from error
+        raise _peer_lost(error) from error
+
+
+_GLOO = "gloo/"
+"""In the source paths that plain RuntimeErrors of gloo begin with; other backends have a type."""
+
+
+@contextmanager
+def peers_missed() -> Iterator[None]:
+    """As `peers_needed`, around work that may fail for other reasons too.
+
+    FSDP communicates from within a layer's forward and backward pass.
+
+    Raises:
+        PeerLost: what failed was communication.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or _GLOO in str(error):
+            raise _peer_lost(error) from error
+        raise
+
+
+def _peer_lost(error: RuntimeError) -> PeerLost:
+    reason = str(error).partition("\n")[0]
+    return PeerLost(f"another rank has ended, see its own message ({reason})")
 
 
 class Ranks:

@@ -32,7 +32,7 @@ class Chosen:
     """The mode a run trains in.
 
     Attributes:
-        notice: what was adapted without being asked for; None if nothing was.
+        notice: what was adapted without being asked for, or is out of proportion; None if nothing.
     """
 
     name: str
@@ -54,7 +54,7 @@ def choose(
     """The mode called `name`, or the one that follows from `with_init`, with explicit options.
 
     A default warm-up that is longer than the run becomes a tenth of the run; one that was asked for
-    is refused.
+    is refused. One that is longer than a tenth of the run is used, and said.
 
     Raises:
         ConfigurationError: finetune without initial weights, or a warm-up longer than the run.
@@ -71,6 +71,11 @@ def choose(
             notice = (
                 f"the default warm-up of {mode.warmup} steps is longer than the run; "
                 f"{warmup} steps are used (pass --warmup to choose)"
+            )
+        elif 10 * warmup > num_steps:
+            notice = (
+                f"the default warm-up of {warmup} steps is {warmup / num_steps:.0%} of the run's "
+                f"{num_steps} (pass --warmup to choose)"
             )
     elif warmup > num_steps:
         raise ConfigurationError(

@@ -28,6 +28,7 @@ from trainer.errors import (
     TrainerError,
 )
 from trainer.parallel.joint_run import JointLog, JointWriter
+from trainer.parallel.ranks import peers_missed
 from trainer.run import files, guards
 from trainer.run.curves import write_curves
 from trainer.run.gpu_sampler import GpuSampler
@@ -59,7 +60,7 @@ class Outcome:
         best_val_loss, final_val_loss: held-out, nats per token; None before the first epoch's end.
         target_loss, target_reached: reaching it stops nothing.
         checkpoint: the newest file of the run; None if there is none yet.
-        resume_command: what goes on from there; None if there is nothing left to do.
+        resume_command: what goes on from there; None if nothing is left to do, or would help.
     """
 
     status: str
@@ -151,6 +152,7 @@ class Session:
         try:
             with (
                 memory_needed(self.trainer.device),
+                peers_missed(),
                 JointWriter(self.writer_metadata, self._ranks) as writer,
             ):
                 return self._train(writer, signals)
@@ -310,7 +312,8 @@ class Session:
 
     def _outcome(self, status: str, message: str) -> Outcome:
         losses, target = self._val_losses, self.plan.mode.target_loss
-        finished = status in ("OK", "EARLY_STOP")
+        # A run that diverged would do so again from its last checkpoint, with the same settings.
+        finished = status in ("OK", "EARLY_STOP", "DIVERGENCE")
         return Outcome(
             status=status,
             message=message,

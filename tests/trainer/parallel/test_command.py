@@ -168,13 +168,16 @@ def test_the_run_of_fsdp_goes_on_with_ddp(
         assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_rank_that_dies_leaves_none_waiting(inputs: Path, tmp_path: Path) -> None:
-    """Rank 1 is killed: rank 0 ends within seconds, says so, and records it."""
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_rank_that_dies_leaves_none_waiting(inputs: Path, tmp_path: Path, parallel: str) -> None:
+    """Rank 1 is killed: rank 0 ends within seconds, says so in one line, and records it."""
     run_dir = tmp_path / "run"
-    code, errors = launch_and_signal(words(inputs, run_dir), run_dir, signal.SIGKILL)
+    arguments = words(inputs, run_dir, "--parallel", parallel)
+    code, errors = launch_and_signal(arguments, run_dir, signal.SIGKILL)
     ended = outcome(run_dir)
     assert (code, ended["status"], ended["exit_code"]) == (1, "PEER_LOST", 16)
     assert "rank 0: PEER_LOST: another rank has ended" in errors
+    assert "session.py" not in errors  # torchrun's traceback is none of the trainer's
 
 
 def test_parallel_without_torchrun_is_refused(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch.distributed as dist
 
-from trainer.errors import ConfigurationError, UsageError
+from trainer.errors import ConfigurationError, PeerLost, UsageError
 from trainer.parallel import world as worlds
+from trainer.parallel.ranks import peers_missed
 from trainer.parallel.world import ALONE, World
 
 
@@ -58,3 +60,23 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch: pytest.MonkeyP
     assert worlds.resolve_device("cuda:1", ALONE) == "cuda:1"
     with pytest.raises(ConfigurationError, match="cuda:0 names one GPU for 4 processes"):
         worlds.resolve_device("cuda:0", second)
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (
+            RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc:538] Closed by peer"),
+            PeerLost,
+        ),
+        (dist.DistBackendError("NCCL error"), PeerLost),
+        (RuntimeError("shapes do not fit"), RuntimeError),
+    ],
+)
+def test_only_lost_communication_is_a_lost_peer(
+    error: RuntimeError, found: type[Exception]
+) -> None:
+    """Within FSDP's passes a fault of the model's own stays what it is."""
+    with pytest.raises(found) as raised, peers_missed():
+        raise error
+    assert type(raised.value) is found

@@ -255,14 +255,28 @@ def test_json_nested_without_end_is_refused_by_name(
         assert name in capsys.readouterr().err or option == "tokenizer"
 
 
-def test_machine_without_memory_for_the_model_is_named(
+def test_file_with_more_positions_than_memory_is_refused(
     command: Command, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Rotary tables for 10^13 positions: OUT_OF_MEMORY, exit 9, and nothing is left behind."""
+    """Rotary tables for 10^9 positions: CONFIGURATION, exit 3, and nothing is left behind."""
     model = shutil.copytree(inputs / "model", tmp_path / "model")
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 10**13}))
-    assert cli.main(command(init=model)) == 9
+    (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 10**9}))
+    assert cli.main(command(init=model)) == 3
+    assert "bytes of rotary tables" in refused(capsys, "CONFIGURATION")
+    assert not (tmp_path / "run").exists()
+
+
+def test_machine_without_memory_for_the_model_is_named(
+    command: Command,
+    inputs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A part of the model that takes 40 TB: OUT_OF_MEMORY, exit 9, and nothing is left behind."""
+    monkeypatch.setattr("trainer.model.rope.rope_tables", lambda *_: (torch.empty(10**13),) * 2)
+    assert cli.main(command(init=inputs / "model")) == 9
     assert "no memory left" in refused(capsys, "OUT_OF_MEMORY")
     assert not (tmp_path / "run").exists()
 

@@ -102,7 +102,7 @@ def test_defaults_of_a_mode_come_together(
     name: str | None, with_init: bool, found: tuple[str, float, int, float]
 ) -> None:
     """INV-TRAIN-009: the three fields of one mode, never a mixture."""
-    mode = modes.choose(name, with_init=with_init, num_steps=5000)
+    mode = modes.choose(name, with_init=with_init, num_steps=10_000)
     assert (mode.name, mode.lr, mode.warmup, mode.target_loss, mode.notice) == (*found, None)
 
 
@@ -127,7 +127,11 @@ def test_warm_up_longer_than_the_run_is_scaled_or_refused() -> None:
     scaled = modes.choose(None, with_init=False, num_steps=500)
     assert scaled.warmup == 50 and scaled.notice is not None and "1000" in scaled.notice
     exact = modes.choose(None, with_init=False, num_steps=1000)
-    assert exact.warmup == 1000 and exact.notice is None
+    assert exact.warmup == 1000 and exact.notice is not None and "100%" in exact.notice
+    tenth = modes.choose(None, with_init=False, num_steps=10_000)
+    assert tenth.warmup == 1000 and tenth.notice is None
+    asked = modes.choose(None, with_init=False, num_steps=1000, warmup=1000)
+    assert asked.notice is None
     with pytest.raises(ConfigurationError, match="501 steps does not fit in 500"):
         modes.choose(None, with_init=False, num_steps=500, warmup=501)
     assert modes.choose(None, with_init=False, num_steps=500, warmup=500).warmup == 500

@@ -185,6 +185,7 @@ def test_first_held_out_loss_above_the_ceiling_is_divergence(
     assert cli.main(command()) == 10
     outcome = read(run_dir / "outcome.json")
     assert outcome["status"] == "DIVERGENCE" and "INV-TRAIN-005" in outcome["message"]
+    assert outcome["resume_command"] is None  # it would only diverge again
     assert outcome["final_val_loss"] == 10.1
     assert checkpoints(run_dir) == [] and len(steps(run_dir)) == 4
 
