@@ -156,7 +156,7 @@ def test_the_bound_on_a_trained_loss_accepts_what_ours_reject(fault, trained, qw
 
     def accepted(claim: str, loss: float) -> bool:
         test = f"{PARITY}.real-weights"
-        return holds(test, claim, "tiny-qwen2", "float32", loss=loss, recorded_loss=clean)
+        return holds(test, claim, "tiny-qwen2", "float32", loss=loss, recorded=clean)
 
     assert accepted("outer", clean) and accepted("recorded", clean)
     assert accepted("outer", faulty)
