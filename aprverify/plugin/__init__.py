@@ -103,9 +103,12 @@ def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-@pytest.hookimpl(optionalhook=True)
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """``-n auto``: what `lanes.worker_count` says of the lane."""
+    """``-n auto``: what `lanes.worker_count` says of the lane.
+
+    Asked first: xdist itself answers with the number of cores, and the first answer counts.
+    """
     if not config.getini("aprverify_suite"):
         return None
     return lanes.worker_count(config.getoption("--lane"))

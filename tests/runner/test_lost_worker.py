@@ -95,3 +95,32 @@ def test_workers_of_verify_have_their_share_of_the_cores(toy: Toy) -> None:
     )  # fmt: skip
     shares = {row.measures["x"] for row in read_run(folder).rows}
     assert shares == {max(1, len(os.sched_getaffinity(0)) // 2)}
+
+
+_WORKERS = """
+import os
+
+def falsify_sum(subject, case, measured):
+    measured(x=int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+"""
+
+
+def test_the_lane_and_not_xdist_says_how_many_workers(toy: Toy) -> None:
+    """A lane of GPUs has room for few; xdist would start one a core, until memory runs out."""
+    toy.write({"toysuite/falsify_toy.py": _WORKERS})
+    toy.contract(
+        contract(
+            falsification_tests=[
+                falsification("FALSIFY-TOY-001", "falsify_toy.falsify_sum",
+                              invariants=["INV-TOY-001"])
+            ]
+        )
+    )  # fmt: skip
+    folder, cores = toy.root / "run", len(os.sched_getaffinity(0))
+    subprocess.run(
+        [sys.executable, "-m", "aprverify", "--suite", "toy", "verify", "--teeth", "none",
+         "--run-dir", str(folder)],
+        cwd=toy.root, env={**toy.env(), "PYTEST_XDIST_AUTO_NUM_WORKERS": str(cores + 3)},
+        capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert {row.measures["x"] for row in read_run(folder).rows} == {cores}
