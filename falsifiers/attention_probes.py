@@ -111,9 +111,9 @@ def kernel_errors(heads: Heads) -> dict[str, float]:
 def gradient_errors(
     heads: Heads, gradients: Mapping[str, Tensor], exact: Mapping[str, Tensor]
 ) -> dict[str, float]:
-    """‖gradient − exact‖ of q, k and v by name, in units of `gradient_sizes`."""
+    """‖gradient − exact‖ by name, of those in `exact`, in units of `gradient_sizes`."""
     sizes = gradient_sizes(heads)
-    return {n: float((gradients[n].double() - exact[n]).norm()) / sizes[n] for n in "qkv"}
+    return {n: float((gradients[n].double() - x).norm()) / sizes[n] for n, x in exact.items()}
 
 
 def gradient_sizes(heads: Heads) -> dict[str, float]:

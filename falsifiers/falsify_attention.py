@@ -123,19 +123,24 @@ def falsify_the_future_is_not_seen(subject: Subject, case: Case, measured: Measu
     operators, heads = operators_of(subject, case), random_heads(case)
     rows = attention_rows(operators, heads.q, heads.k)
     now = case.length // 2
-    later = [x.clone() for x in (heads.q, heads.k, heads.v)]
-    for tensor, factor in zip(later, (1.0, case.outburst, case.outburst), strict=True):
-        tensor[:, :, now:] = -factor * tensor[:, :, now:].flip(2)
     before = operators.attention(heads.q, heads.k, heads.v)
-    after = operators.attention(later[0], later[1], later[2])
     past_only = heads.grad_out.clone()
     past_only[:, :, now:] = 0.0
-    _, gradients = outputs_and_gradients(operators, later[0], later[1], later[2], past_only)
+    changed, gradients, changes = torch.zeros_like(before, dtype=torch.bool), [], []
+    # A later key may be the opposite of all that earlier queries look for: one sign is not.
+    for outburst in (case.outburst, -case.outburst):
+        later = [x.clone() for x in (heads.q, heads.k, heads.v)]
+        for tensor, factor in zip(later, (1.0, outburst, outburst), strict=True):
+            tensor[:, :, now:] = -factor * tensor[:, :, now:].flip(2)
+        after, sent = outputs_and_gradients(operators, later[0], later[1], later[2], past_only)
+        changed |= torch.ne(before, after)
+        gradients += [float(g[:, :, now:].abs().max()) for g in sent.values()]
+        changes.append(float((before - after)[:, :, now:].double().abs().max()))
     measured(
         least_weight=rows.min().item(),
         largest_weight=rows.max().item(),
         future_weight=rows.triu(diagonal=1).abs().max().item(),
-        changed_outputs=int(torch.ne(before, after)[:, :, :now].sum()),
-        future_gradient=max(float(g[:, :, now:].abs().max()) for g in gradients.values()),
-        later_change=float((before - after)[:, :, now:].double().abs().max()),
+        changed_outputs=int(changed[:, :, :now].sum()),
+        future_gradient=max(gradients),
+        later_change=min(changes),
     )

@@ -10,12 +10,13 @@ def falsify_groups_are_repeated_heads(subject: Subject, case: Case, measured: Me
     import torch
 
     from falsifiers.attention_probes import (
+        gradient_errors,
         operators_of,
         outputs_and_gradients,
         random_heads,
         sum_groups,
     )
-    from falsifiers.errors import relative_error, worst_relative_error
+    from falsifiers.errors import relative_error, worst_of
 
     operators, heads = operators_of(subject, case), random_heads(case)
     q, k, v, given, group = heads.q, heads.k, heads.v, heads.grad_out, heads.group
@@ -30,7 +31,7 @@ def falsify_groups_are_repeated_heads(subject: Subject, case: Case, measured: Me
         operators.attention(q[:, h : h + 1], *(x[:, h // group, None] for x in (k, v)))
         for h in range(case.heads)
     ]
-    error, worst = worst_relative_error(gradients, summed)
+    error, worst = worst_of(gradient_errors(heads, gradients, summed).items())
     measured(
         output_error=relative_error(out, full),
         gradient_error=error,
@@ -62,8 +63,13 @@ def falsify_one_key_value_head_serves_all(subject: Subject, case: Case, measured
     """Each query head attends to the one head, and the one head learns from each."""
     import torch
 
-    from falsifiers.attention_probes import operators_of, outputs_and_gradients, random_heads
-    from falsifiers.errors import relative_error, worst_relative_error
+    from falsifiers.attention_probes import (
+        gradient_errors,
+        operators_of,
+        outputs_and_gradients,
+        random_heads,
+    )
+    from falsifiers.errors import relative_error, worst_of
 
     operators, heads = operators_of(subject, case), random_heads(case)
     k, v = heads.k, heads.v
@@ -74,7 +80,7 @@ def falsify_one_key_value_head_serves_all(subject: Subject, case: Case, measured
         for q, given in zip(queries, received, strict=True)
     ]
     expected = {n: torch.stack([g[n].double() for _, g in alone]).sum(0) for n in "kv"}
-    error, worst = worst_relative_error({n: gradients[n] for n in "kv"}, expected)
+    error, worst = worst_of(gradient_errors(heads, gradients, expected).items())
     twins = operators.attention(heads.q[:, :1].expand_as(heads.q).contiguous(), k, v)
     other = operators.attention(heads.q, k, v + 1.0)
     measured(
