@@ -67,7 +67,7 @@ def test_auto_means_workers_by_gpu_memory_or_the_cores(monkeypatch: pytest.Monke
     large = tuple(replace(gpu, memory_gib=79.6) for gpu in _GPUS[:2])
     monkeypatch.setattr(gpus, "_all_gpus", lambda: large)
     gpus.visible_gpus.cache_clear()
-    assert lanes.worker_count("cuda") == 4
+    assert lanes.worker_count("cuda") == 8
     assert _pinned("cuda", 4) == ["0", "1", "0", "1"]
     gpus.visible_gpus.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

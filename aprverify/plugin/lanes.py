@@ -17,9 +17,13 @@ from aprverify.gpus import visible_gpus
 MOST_CPU_WORKERS = 8
 """Beyond this, starting workers costs more than they save, and large models want threads."""
 
-GIB_A_WORKER = 36
-"""GPU memory that a worker may count on. A large GPU takes two workers, because reading weights and
-starting up is work of the CPU; on a small one two full-size models at once would not fit."""
+GIB_A_WORKER = 19
+"""GPU memory that a worker may count on. The dearest entries take 10 GiB, and what a worker has
+freed stays with it."""
+
+MOST_WORKERS_A_GPU = 4
+"""Compiling, reading weights and float64 references are work of the CPU, during which the GPU can
+serve others; more workers would wait for one another, and disturb what is timed."""
 
 
 def worker_count(lane: str) -> int:
@@ -30,7 +34,7 @@ def worker_count(lane: str) -> int:
         return cores
     if lane == "cpu":  # runs beside a CUDA lane, which keeps half of the cores
         return max(1, min(cores // 2, MOST_CPU_WORKERS))
-    return sum(max(1, min(2, int(gpu.memory_gib / GIB_A_WORKER))) for gpu in gpus)
+    return sum(max(1, min(MOST_WORKERS_A_GPU, int(gpu.memory_gib / GIB_A_WORKER))) for gpu in gpus)
 
 
 def pin_workers(lane: str, specs: list[Any]) -> None:
