@@ -16,6 +16,7 @@ from contextlib import suppress
 from aprverify import __version__
 from aprverify.commands import (
     bisect,
+    campaign,
     check,
     diff,
     evidence,
@@ -39,7 +40,7 @@ from aprverify.suite import SuiteError, find_suite
 
 _COMMANDS = (
     verify, lint, list_, show, check, report, evidence, gate, merge, fetch, diff, history, explain,
-    localize, bisect, probe, teeth, sign,
+    localize, bisect, probe, teeth, campaign, sign,
 )  # fmt: skip
 _BROKEN_PIPE = 141
 _ADVICE = {
