@@ -19,6 +19,11 @@ from aprverify.evidence.closest import tolerance_margin
 from aprverify.evidence.records import Comparison, Row, Run
 from aprverify.evidence.versions import newest_source_ids
 
+VACUOUS, SEPARATES = "VACUOUS", "separates"
+UNTRIED, LIMIT = "no planted effect", "limit"
+VERDICTS = (VACUOUS, SEPARATES, UNTRIED, LIMIT)
+"""`LIMIT`: something clean stands exactly at the bound, which noise never does: it is no tolerance
+but the largest value that there can be, as 1 of a probability."""
 _MOVED = 2.0
 """An effect is beyond the floor where it is twice the floor: between lies what another seed does."""
 Key = tuple[str, str, str, str]
@@ -46,6 +51,7 @@ class Trial:
         floor: None where nothing clean was measured.
         effect: the smallest effect that failed it.
         through: the largest effect beyond the floor that it let through.
+        elsewhere: the smallest effect that failed it under another dtype.
     """
 
     test: str
@@ -57,6 +63,7 @@ class Trial:
     floor: Seen | None = None
     effect: Seen | None = None
     through: Seen | None = None
+    elsewhere: Seen | None = None
 
     @property
     def below(self) -> float:
@@ -72,12 +79,14 @@ class Trial:
 
     @property
     def verdict(self) -> str:
-        """``VACUOUS``, ``separates`` or ``no planted effect``."""
+        """One of `VERDICTS`."""
+        if self.floor is not None and self.floor.observed == self.floor.bound:
+            return LIMIT
         if self.below <= 1:
-            return "VACUOUS"
+            return VACUOUS
         if self.effect is not None:
-            return "separates"
-        return "no planted effect" if self.through is None else "VACUOUS"
+            return SEPARATES
+        return UNTRIED if self.through is None else VACUOUS
 
     @property
     def thinnest(self) -> float:
@@ -111,13 +120,13 @@ def trials_of(runs: Sequence[Run], campaigns: Sequence[Campaign]) -> Trials:
     for campaign in campaigns:
         left_out += list(_add_campaign(trials, campaign, versions))
     _add_planted(trials, (row for row in fresh if row.defect is not None))
+    _look_elsewhere(trials.values())
     found = sorted(trials.values(), key=_order)
     return Trials(tuple(found), len(rows) - len(fresh), tuple(left_out))
 
 
 def _order(trial: Trial) -> tuple[int, float, str, str, str]:
-    rank = ("VACUOUS", "separates", "no planted effect").index(trial.verdict)
-    return rank, trial.thinnest, trial.test, trial.claim, trial.dtype
+    return VERDICTS.index(trial.verdict), trial.thinnest, trial.test, trial.claim, trial.dtype
 
 
 def _versions(rows: Iterable[Row]) -> dict[str, set[str]]:
@@ -201,6 +210,18 @@ def _add_planted(trials: dict[Key, Trial], rows: Iterable[Row]) -> None:
                 trial.through is None or used > trial.through.used
             ):
                 trial.through = seen
+
+
+def _look_elsewhere(trials: Iterable[Trial]) -> None:
+    """Give what has no effect of its own that of another dtype: relative errors are much alike."""
+    by_text: dict[tuple[str, str, str], list[Trial]] = defaultdict(list)
+    for trial in trials:
+        by_text[trial.test, trial.claim, trial.text].append(trial)
+    for alike in by_text.values():
+        effects = [trial.effect for trial in alike if trial.effect is not None]
+        for trial in alike:
+            if trial.effect is None and effects:
+                trial.elsewhere = min(effects, key=lambda seen: seen.used)
 
 
 def _is_beyond(floor: Seen | None, used: float) -> bool:

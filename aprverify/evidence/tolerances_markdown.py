@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from aprverify.campaign.results import Campaign
 from aprverify.evidence.markdown import clip, code, count, details, escape, number, table
 from aprverify.evidence.records import Run
-from aprverify.evidence.tolerances import Seen, Trial, Trials
+from aprverify.evidence.tolerances import (
+    LIMIT,
+    SEPARATES,
+    UNTRIED,
+    VACUOUS,
+    Seen,
+    Trial,
+    Trials,
+)
 
 _WIDTH = 90
 
@@ -20,9 +28,10 @@ def render_tolerances(trials: Trials, runs: Sequence[Run], campaigns: Sequence[C
     parts = [
         [_not_shown(trials, seen)],
         ["# Tolerances on trial", "", *_about(trials, seen)],
-        _section("VACUOUS", trials.found, "nothing separates clean from planted"),
-        _section("separates", trials.found, "between clean and planted"),
-        _section("no planted effect", trials.found, "no declared defect moves this quantity"),
+        _section(VACUOUS, trials.found, "nothing separates clean from planted"),
+        _section(SEPARATES, trials.found, "between clean and planted"),
+        _section(UNTRIED, trials.found, "no declared defect fails this very comparison"),
+        _section(LIMIT, trials.found, "attained exactly by something clean"),
         _sources(runs, campaigns),
     ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
@@ -30,7 +39,7 @@ def render_tolerances(trials: Trials, runs: Sequence[Run], campaigns: Sequence[C
 
 def _not_shown(trials: Trials, seen: Counter[str]) -> str:
     parts = [
-        f"{seen['no planted effect']} of {count(len(trials.found), 'tolerance')} that no declared "
+        f"{seen[UNTRIED]} of {count(len(trials.found), 'tolerance')} that no declared "
         "defect puts to the test",
         "defects other than those declared, each under one case a device",
         "exact claims, which have no tolerance",
@@ -53,7 +62,9 @@ def _about(trials: Trials, seen: Counter[str]) -> list[str]:
         "smallest of the planted defects that failed this very comparison. *Let through*: the "
         "largest that moved it beyond twice the floor and held, where another claim caught it. "
         "*Below*: tolerance ÷ floor; *above*: effect ÷ tolerance. VACUOUS: something clean reaches "
-        "the tolerance, or all that was planted here stays within it. The thinnest margin first.",
+        "the tolerance, or all that was planted here stays within it. Limit: something clean stands "
+        "exactly at the bound, as 1 of a probability; that is no tolerance. The thinnest margin "
+        "first.",
     ]
 
 
@@ -62,7 +73,7 @@ def _section(verdict: str, found: Sequence[Trial], what: str) -> list[str]:
     if not chosen:
         return []
     head = ("test", "comparison", "dtype", "below", "above", "floor, tolerance", "clean values")
-    head += ("smallest effect", "let through")
+    head += ("smallest effect", "let through" if verdict != UNTRIED else "under another dtype")
     lines = table(head, map(_row, chosen), "lllrrlrll")
     return [f"## {verdict}: {what}", "", *lines]
 
@@ -78,7 +89,7 @@ def _row(trial: Trial) -> list[str]:
         _sides(trial.floor),
         f"{trial.clean} ({escape(devices)})",
         _planted(trial.effect),
-        _planted(trial.through),
+        _planted(trial.through if trial.verdict != UNTRIED else trial.elsewhere),
     ]
 
 
