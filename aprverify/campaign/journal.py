@@ -102,9 +102,9 @@ def _checked(file: Path, lines: list[bytes]) -> list[Line]:
             body = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DamagedLine(file, number, f"no JSON: {error}") from None
-        error = best_match(validator.iter_errors(body))
-        if error is not None:
-            raise SchemaViolation(file, number, f"{error.json_path}: {error.message[:200]}")
+        fault = best_match(validator.iter_errors(body))
+        if fault is not None:
+            raise SchemaViolation(file, number, f"{fault.json_path}: {fault.message[:200]}")
         if number == 1 and body["type"] != "session":
             raise SchemaViolation(file, number, "a campaign begins with a session line")
         if body["prev"] != previous:

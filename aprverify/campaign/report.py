@@ -62,9 +62,9 @@ def _summary(found: Sequence[Found], wanted: int, campaigns: Sequence[Campaign])
     yield ""
     yield (
         "N counts seeds × cases, each once, over all devices. *Bound*: the rate of false alarms is "
-        "below it with 95 % confidence (3/N without one; Clopper and Pearson with some). *Used*: the "
-        "share of its tolerance that a comparison took, 1 at its bound; the closest shave is the "
-        "largest. α: how often chance alone falsifies a claim, as its contract states."
+        "below it with 95 % confidence (3/N without one; Clopper and Pearson with some). *Used*: "
+        "the share of its tolerance that a comparison took, 1 at its bound; the closest shave is "
+        "the largest. α: how often chance alone falsifies a claim, as its contract states."
     )
 
 
@@ -154,8 +154,8 @@ def _unvaried(found: Sequence[Found]) -> list[str]:
     return [
         "## Seeds that nothing asks for",
         "",
-        "The case has a seed and the falsifier never read it: evaluating it again shows nothing new, "
-        "and none of this counts above.",
+        "The case has a seed and the falsifier never read it: evaluating it again shows nothing "
+        "new, and none of this counts above.",
         "",
         *(f"- {escape(test)}" for test in same),
     ]

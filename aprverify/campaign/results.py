@@ -187,10 +187,10 @@ def found_in(campaigns: Sequence[Campaign]) -> list[Found]:
                     (name, claim["id"]), Found(name, test["contract"], claim["id"], claim["alpha"])
                 )
         for lot in campaign.lots:
-            if (test := current.get(lot["test"])) is not None:
+            if (declared := current.get(lot["test"])) is not None:
                 new = _new_verdicts(lot, seen[_target(lot)])
-                for claim in test["claims"]:
-                    _add(found[lot["test"], claim["id"]], test, lot, campaign.device, new)
+                for claim in declared["claims"]:
+                    _add(found[lot["test"], claim["id"]], declared, lot, campaign.device, new)
     return list(found.values())
 
 

@@ -20,7 +20,7 @@ _UNKNOWN = 0.1
 _LOT_SECONDS = 3.0
 _LOT_MOST = 64
 _LOT_FIRST = 2
-"""A case that this campaign knows nothing of yet: it may not run here, or never ask for its seed."""
+"""Of a case not seen yet: it may not run here, or its falsifier may not ask for its seed."""
 
 
 @dataclass

@@ -16,8 +16,8 @@ _STEP = (
     0x9E3779B1  # odd, so that no seed comes again within SPAN; far from 1, so none is a neighbour
 )
 RULE = (
-    f"number i of a case: {LOWEST} + (h + i · {_STEP}) mod {SPAN}, h the first 8 bytes, big-endian, "
-    "of the SHA-256 of TEST[CASE without its seed]"
+    f"number i of a case: {LOWEST} + (h + i · {_STEP}) mod {SPAN}, h the first 8 bytes, "
+    "big-endian, of the SHA-256 of TEST[CASE without its seed]"
 )
 
 

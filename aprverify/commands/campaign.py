@@ -1,4 +1,4 @@
-"""``aprverify campaign``: the clean subject under seeds that no contract names, to find false alarms."""
+"""``aprverify campaign``: false alarms, looked for under seeds that no contract names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from aprverify.evidence import verdict
 from aprverify.evidence.markdown import count
 from aprverify.evidence.promote import promoted_runs
 from aprverify.evidence.refusals import EvidenceRefused
-from aprverify.evidence.saving import write_text
 from aprverify.evidence.values import decode
 from aprverify.evidence.writer import utc_now
 from aprverify.gpus import visible_gpus
@@ -36,8 +35,8 @@ from aprverify.plugin.lanes import worker_count
 from aprverify.plugin.state import State
 from aprverify.source_id import package_sha256
 from aprverify.suite import Suite
+from aprverify.views.beside import REPORT_FILE, files_of_campaign, write_files
 
-REPORT_FILE = "report.md"
 FALSE_ALARM = 3
 """A clean evaluation was falsified."""
 _USAGE = 2
@@ -182,7 +181,7 @@ def _session(
     finally:
         pool.close()
     campaign = read_campaign(folder)
-    write_text(folder / REPORT_FILE, render_campaigns([campaign]))
+    write_files(folder, files_of_campaign(campaign))
     print(f"{count(campaign.verdicts, 'evaluation')}, ended: {why}")
     print(f"report: {folder / REPORT_FILE}")
     if why == "interrupted":
@@ -220,10 +219,10 @@ def _same_campaign(
             wrong = [name for name, value in now.items() if line[name] != value]
             if wrong:
                 raise _Misuse(f"--resume {folder}: it has another {wrong[0]}, {line[wrong[0]]}")
-        elif line["type"] == "test" and (test := tests.get(line["test"])):
-            if test["source_id"] != line["source_id"]:
-                what = f"the files of {line['test']} changed since; begin a new campaign"
-                raise _Misuse(f"--resume {folder}: {what}")
+        test = tests.get(line["test"]) if line["type"] == "test" else None
+        if test is not None and test["source_id"] != line["source_id"]:
+            what = f"the files of {line['test']} changed since; begin a new campaign"
+            raise _Misuse(f"--resume {folder}: {what}")
 
 
 def _recall(plan: Schedule, before: list[Line]) -> None:

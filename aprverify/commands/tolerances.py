@@ -1,4 +1,4 @@
-"""``aprverify tolerances RUN…``: is each tolerance between the noise and the smallest planted effect?"""
+"""``aprverify tolerances RUN…``: is each between the noise and the smallest planted effect?"""
 
 from __future__ import annotations
 

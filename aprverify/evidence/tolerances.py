@@ -25,7 +25,7 @@ VERDICTS = (VACUOUS, SEPARATES, UNTRIED, LIMIT)
 """`LIMIT`: something clean stands exactly at the bound, which noise never does: it is no tolerance
 but the largest value that there can be, as 1 of a probability."""
 _MOVED = 2.0
-"""An effect is beyond the floor where it is twice the floor: between lies what another seed does."""
+"""An effect is beyond the floor from twice the floor on: between lies what another seed does."""
 Key = tuple[str, str, str, str]
 """Test, claim, text of the comparison, dtype."""
 

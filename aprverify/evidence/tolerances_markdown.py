@@ -20,6 +20,7 @@ from aprverify.evidence.tolerances import (
 )
 
 _WIDTH = 90
+_HEAD = ("test", "comparison", "dtype", "below", "above", "floor, tolerance", "clean values")
 
 
 def render_tolerances(trials: Trials, runs: Sequence[Run], campaigns: Sequence[Campaign]) -> str:
@@ -61,10 +62,10 @@ def _about(trials: Trials, seen: Counter[str]) -> list[str]:
         "*Floor*: the worst of everything clean, over seeds, cases and devices. *Effect*: the "
         "smallest of the planted defects that failed this very comparison. *Let through*: the "
         "largest that moved it beyond twice the floor and held, where another claim caught it. "
-        "*Below*: tolerance ÷ floor; *above*: effect ÷ tolerance. VACUOUS: something clean reaches "
-        "the tolerance, or all that was planted here stays within it. Limit: something clean stands "
-        "exactly at the bound, as 1 of a probability; that is no tolerance. The thinnest margin "
-        "first.",
+        "*Below*: tolerance ÷ floor; *above*: effect ÷ tolerance. VACUOUS: something clean "
+        "reaches the tolerance, or all that was planted here stays within it. Limit: something "
+        "clean stands exactly at the bound, as 1 of a probability; that is no tolerance. The "
+        "thinnest margin first.",
     ]
 
 
@@ -72,8 +73,8 @@ def _section(verdict: str, found: Sequence[Trial], what: str) -> list[str]:
     chosen = [trial for trial in found if trial.verdict == verdict]
     if not chosen:
         return []
-    head = ("test", "comparison", "dtype", "below", "above", "floor, tolerance", "clean values")
-    head += ("smallest effect", "let through" if verdict != UNTRIED else "under another dtype")
+    beside = "under another dtype" if verdict == UNTRIED else "let through"
+    head = (*_HEAD, "smallest effect", beside)
     lines = table(head, map(_row, chosen), "lllrrlrll")
     return [f"## {verdict}: {what}", "", *lines]
 

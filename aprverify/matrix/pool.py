@@ -151,7 +151,6 @@ class Pool:
     def watch(self, keys: Sequence[str]) -> dict[str, Body]:
         """What the clean run of each entry calls; without those that could not be watched."""
         found: dict[str, Body] = {}
-        waiting = deque(keys)
 
         def one(talk: Talk, key: str) -> None:
             try:
@@ -160,7 +159,7 @@ class Pool:
             except WorkerDied:
                 return
 
-        self.share(_taking(waiting), one)
+        self.share(_taking(deque(keys)), one)
         return found
 
     def cross(
