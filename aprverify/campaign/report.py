@@ -84,7 +84,7 @@ def _closest(found: Sequence[Found]) -> list[str]:
         (one, compared)
         for one in found
         for compared in one.comparisons.values()
-        if compared.worst is not None and not compared.worst.counts and compared.worst.used > NEAR
+        if compared.worst is not None and not compared.is_fixed and compared.worst.used > NEAR
     ]
     if not near:
         return []
@@ -143,7 +143,7 @@ def _claim(found: Found, devices: Sequence[str]) -> list[str]:
     worst = compared.worst
     spread = [number(compared.quantile(share)) for share in (0.5, 0.99)]
     sides = escape(f"{number(worst.observed)} {worst.op} {number(worst.bound)}")
-    closest = "count" if worst.counts else number(worst.used)
+    closest = "fixed" if compared.is_fixed else number(worst.used)
     return [*start, bound, alpha, *spread, closest, sides, str(worst.seed)]
 
 

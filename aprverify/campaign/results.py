@@ -29,7 +29,7 @@ class Shave:
 
     @property
     def counts(self) -> bool:
-        """Whether both sides are whole numbers: those have no noise, and may stand at a bound."""
+        """Whether both sides are whole numbers, which may stand at a bound."""
         return type(self.observed) is int and type(self.bound) is int
 
 
@@ -78,6 +78,11 @@ class Compared:
     used: list[float] = field(default_factory=list)
     worst: Shave | None = None
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it is a count that no seed changes, as ``9 of at most 9``: no shave at all."""
+        return self.worst is not None and self.worst.counts and len(set(self.used)) == 1
+
     def quantile(self, share: float) -> float:
         """The value that this share of the evaluations does not exceed; NaN without any."""
         ordered = sorted(self.used)
@@ -115,14 +120,14 @@ class Found:
 
     @property
     def shave(self) -> Compared | None:
-        """The comparison that came closest to failing; measured ones before counts."""
+        """The comparison that came closest to failing, those that no seed changes last."""
         near = [c for c in self.comparisons.values() if c.worst is not None]
         return max(near, key=_nearness, default=None)
 
 
 def _nearness(compared: Compared) -> tuple[bool, float]:
     assert compared.worst is not None
-    return not compared.worst.counts, compared.worst.used
+    return not compared.is_fixed, compared.worst.used
 
 
 def read_campaign(path: Path) -> Campaign:
