@@ -16,6 +16,7 @@ from contextlib import suppress
 from aprverify import __version__
 from aprverify.commands import (
     bisect,
+    campaign,
     check,
     diff,
     evidence,
@@ -32,6 +33,7 @@ from aprverify.commands import (
     show,
     sign,
     teeth,
+    tolerances,
     verify,
 )
 from aprverify.evidence import verdict
@@ -39,7 +41,7 @@ from aprverify.suite import SuiteError, find_suite
 
 _COMMANDS = (
     verify, lint, list_, show, check, report, evidence, gate, merge, fetch, diff, history, explain,
-    localize, bisect, probe, teeth, sign,
+    localize, bisect, probe, teeth, campaign, tolerances, sign,
 )  # fmt: skip
 _BROKEN_PIPE = 141
 _ADVICE = {

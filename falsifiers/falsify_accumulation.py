@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from falsifiers.fixtures import Case, Configuration, Measured, Subject
@@ -119,9 +120,11 @@ def falsify_loss_is_weighted_by_targets(
     instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
     roughen(instance, case.seed, case.roughness)
     weights = {n: p.clone() for n, p in instance.parameters().items()}
-    batches = unequal_micro_batches(
+    *batches, last = unequal_micro_batches(
         configuration, case.micro_batches, case.length, 1000 * case.seed
     )
+    # Random micro-batches have nearly the same mean, and then a mean of means is right by chance.
+    batches.append(_improbable(last.to(instance.device), weights, configuration))
 
     def exact(batch: Batch) -> float:
         placed = batch.to(instance.device)
@@ -134,3 +137,17 @@ def falsify_loss_is_weighted_by_targets(
         loss_error=abs(loss - weighted) / weighted,
         mean_of_means_error=abs(unweighted - weighted) / weighted,
     )
+
+
+def _improbable(batch: Batch, weights: Mapping[str, Tensor], configuration: Configuration) -> Batch:
+    """The batch with one target a sequence, its last: the id that the model thinks least likely."""
+    import torch
+
+    from falsifiers.reference.model import logits
+    from falsifiers.subject import Batch
+
+    inputs = batch.tokens[:, :-1]
+    least = logits(weights, configuration, inputs)[:, -1].argmin(-1, keepdim=True)
+    mask = torch.zeros_like(inputs, dtype=torch.bool)
+    mask[:, -1] = True
+    return Batch(torch.cat([inputs, least], dim=1), mask).to("cpu")

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from aprverify.campaign.promoted import promoted_campaigns
 from aprverify.contract.lint import load_suite
 from aprverify.evidence import verdict
 from aprverify.evidence.markdown import count
@@ -22,6 +23,7 @@ from aprverify.views.beside import (
     differing,
     files_of_index,
     files_of_run,
+    files_of_trials,
     write_files,
 )
 
@@ -81,11 +83,8 @@ def _current_source_ids(suite: Suite, subject: str) -> dict[str, str]:
 
 
 def _check(directory: Path) -> int:
-    runs = promoted_runs(directory)
-    wrong = {
-        file: "aprverify evidence index" for file in differing(directory, files_of_index(runs))
-    }
-    for promoted in runs:
+    wrong = {file: "aprverify evidence index" for file in differing(directory, _files(directory))}
+    for promoted in promoted_runs(directory):
         folder = promoted.path.parent
         for file in differing(folder, files_of_run(promoted)):
             wrong[file] = f"aprverify report {folder}"
@@ -96,4 +95,10 @@ def _check(directory: Path) -> int:
 
 def _write(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    write_files(directory, files_of_index(promoted_runs(directory)))
+    write_files(directory, _files(directory))
+
+
+def _files(directory: Path) -> dict[str, str]:
+    """What is generated from all that is promoted, by path below the folder."""
+    runs, campaigns = promoted_runs(directory), promoted_campaigns(directory)
+    return {**files_of_index(runs), **files_of_trials(runs, campaigns)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -25,12 +26,20 @@ from aprverify.contract.claims import (
     parse_claim,
 )
 from aprverify.contract.document import Document, DocumentError, read_document
-from aprverify.contract.model import Case, Contract, build_contract, expand_cases
+from aprverify.contract.model import (
+    DEVICES,
+    LARGEST_SEED,
+    Case,
+    Contract,
+    build_contract,
+    expand_cases,
+)
 from aprverify.planting import PlantingError, load_defects
 from aprverify.suite import Suite
 
 Configurations = Mapping[str, Mapping[str, Any]]
-DEVICES = ("cpu", "cuda")
+_CHANCE = re.compile(r"standard deviation|false alarm|once in 10")
+"""In the reason of a constant: no bound on an error but on what chance may do."""
 
 
 @dataclass(frozen=True, order=True)
@@ -213,6 +222,11 @@ class _Linter:
             if case.parameters["device"] not in DEVICES:
                 what = f"{test['id']}: device {case.parameters['device']!r}"
                 self._add(what, f"use one of {', '.join(DEVICES)}", *at, "cases")
+            seed = case.parameters.get("seed", 0)
+            if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
+                what = f"{test['id']}: seed {seed!r}"
+                fix = f"a whole number from 0 to {LARGEST_SEED}: campaigns draw from above"
+                self._add(what, fix, *at, "cases")
             arch = case.parameters.get("arch")
             if arch is not None and arch not in self.configurations:
                 known = ", ".join(self.configurations)
@@ -290,6 +304,10 @@ class _Linter:
         names = {name for comparison in comparisons for name in comparison.names()}
         for comparison in comparisons:
             self._comparison(test, claim, comparison, kinds, at)
+        for name in sorted(names & self._constants().keys()):
+            if "alpha" not in claim and _CHANCE.search(self._constants()[name]["why"]):
+                what = f"{test['id']}, claim {claim['id']}: {name} is a matter of chance"
+                self._add(what, "add `alpha:`, how often chance alone falsifies the claim", *at)
         for name in sorted(names & set(test.get("tolerances", {}))):
             self._tolerance(test, name, cases, at)
         return names

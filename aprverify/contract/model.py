@@ -12,6 +12,9 @@ from typing import Any
 from aprverify.contract.claims import Comparison, Value, parse_claim
 
 Scale = str  # "full" or "reduced"
+DEVICES = ("cpu", "cuda")
+LARGEST_SEED = 2**20 - 1
+"""Of a contract; campaigns draw from above, so that they repeat no case."""
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._:+/-]")
 
 
@@ -46,11 +49,12 @@ class Measure:
 
 @dataclass(frozen=True)
 class Claim:
-    """A named conjunction of comparisons."""
+    """A named conjunction of comparisons. `alpha`: how often chance alone falsifies it, if ever."""
 
     id: str
     expr: str
     comparisons: tuple[Comparison, ...]
+    alpha: float | None = None
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,8 @@ def _test(data: Mapping[str, Any], line: int) -> FalsificationTest:
             for name, body in data.get("tolerances", {}).items()
         },
         claims=tuple(
-            Claim(c["id"], c["expr"], tuple(parse_claim(c["expr"]))) for c in data["claims"]
+            Claim(c["id"], c["expr"], tuple(parse_claim(c["expr"])), c.get("alpha"))
+            for c in data["claims"]
         ),
         counter_examples=tuple(
             CounterExample(c["defect"], c.get("where", {})) for c in data["counter_examples"]

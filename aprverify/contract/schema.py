@@ -1,4 +1,4 @@
-"""JSON Schemas of the YAML files that people write, and their faults in words with line and fix."""
+"""JSON Schemas of the files that people write, and their faults in words with line and fix."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _Validator = validators.extend(  # type: ignore[no-untyped-call]
 
 @cache
 def validator(kind: str) -> Draft202012Validator:
-    """The validator of a ``contract`` or a ``policy``."""
+    """The validator of a ``contract``, a ``policy`` or a line of a ``campaign``."""
     text = resources.files("aprverify").joinpath(_path(kind)).read_text("utf-8")
     schema = json.loads(text)
     made: Draft202012Validator = _Validator(_written_out(schema, schema["$defs"]))

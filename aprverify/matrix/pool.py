@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from aprverify.matrix.selection import Lot
 from aprverify.plugin.lanes import device_of_worker, share_of_cores
@@ -25,6 +25,7 @@ from aprverify.plugin.lanes import device_of_worker, share_of_cores
 PATIENCE = 60.0
 """Seconds without a word after which a process that should have given up by itself is ended."""
 Body = dict[str, Any]
+T = TypeVar("T")
 
 
 class WorkerDied(Exception):
@@ -37,7 +38,7 @@ class Closed(Exception):
 
 @dataclass(frozen=True)
 class Command:
-    """How workers are started. `limit`: seconds for one falsifier."""
+    """How workers are started. `limit`: seconds for one falsifier; `module`: what they run."""
 
     suite: str
     subject: str
@@ -45,11 +46,12 @@ class Command:
     workers: int
     limit: float
     assets: Sequence[str] = ()
+    module: str = "aprverify.matrix.worker"
     session: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def start(self, number: int) -> subprocess.Popen[str]:
         """Start a worker, with its share of the cores and its GPU."""
-        argv = [sys.executable, "-m", "aprverify.matrix.worker", self.suite, self.subject]
+        argv = [sys.executable, "-m", self.module, self.suite, self.subject]
         env = {"OMP_NUM_THREADS": share_of_cores(self.workers), **os.environ}
         env["PYTEST_XDIST_TESTRUNUID"] = self.session  # what falsifiers make once, they share
         env |= device_of_worker(number, with_gpu=self.device != "cpu")
@@ -93,6 +95,7 @@ class Talk:
 
         Raises:
             WorkerDied: there will be none.
+            Closed: there will be none, because the pool was closed.
         """
         try:
             line = self._lines.get(timeout=self._command.limit + PATIENCE)
@@ -100,6 +103,8 @@ class Talk:
             self.end()
             raise WorkerDied("the worker process hung and was ended") from None
         if not line:
+            if self._closed:
+                raise Closed
             self.end()
             raise WorkerDied("the worker process died: crash or out of memory")
         body: Body = json.loads(line)
@@ -146,7 +151,6 @@ class Pool:
     def watch(self, keys: Sequence[str]) -> dict[str, Body]:
         """What the clean run of each entry calls; without those that could not be watched."""
         found: dict[str, Body] = {}
-        waiting = deque(keys)
 
         def one(talk: Talk, key: str) -> None:
             try:
@@ -155,7 +159,7 @@ class Pool:
             except WorkerDied:
                 return
 
-        self._share(waiting, one, lambda: True)
+        self.share(_taking(deque(keys)), one)
         return found
 
     def cross(
@@ -171,23 +175,19 @@ class Pool:
             with self._lock:
                 report(lot, told, canary)
 
-        self._share(deque(lots), one, lambda: deadline is None or time.monotonic() < deadline)
+        take = _taking(deque(lots))
+        self.share(lambda: None if _is_past(deadline) else take(), one)
 
-    def _share(
-        self,
-        waiting: deque[Any],
-        one: Callable[[Talk, Any], None],
-        more: Callable[[], bool],
-    ) -> None:
+    def share(self, take: Callable[[], T | None], one: Callable[[Talk, T], None]) -> None:
+        """Let each worker do `one` of what `take` gives it, until that gives None.
+
+        `take` is called by several threads. What the first worker raises is raised here.
+        """
         errors: list[BaseException] = []
 
         def work(talk: Talk) -> None:
             try:
-                while more() and not errors:
-                    try:
-                        item = waiting.popleft()
-                    except IndexError:
-                        return
+                while not errors and (item := take()) is not None:
                     one(talk, item)
             except BaseException as error:
                 errors.append(error)
@@ -199,6 +199,20 @@ class Pool:
             thread.join()
         if errors:
             raise errors[0]
+
+
+def _taking(waiting: deque[T]) -> Callable[[], T | None]:
+    def take() -> T | None:
+        try:
+            return waiting.popleft()
+        except IndexError:
+            return None
+
+    return take
+
+
+def _is_past(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
 
 
 def _try(talk: Talk, lot: Lot) -> tuple[list[Body], str]:

@@ -115,6 +115,18 @@ _PROBLEMS: dict[str, tuple[Body, str, str]] = {
         _test(cases=_matrix(arch=["huge"])), "no configuration 'huge'", "known: tiny, wide"),
     "unknown device": (
         _test(cases=_cases({"matrix": {"device": ["tpu"]}})), "device 'tpu'", "cpu, cuda"),
+    "seed of a campaign": (
+        _test(cases=_matrix(seed=[2**20])), "seed 1048576", "from 0 to 1048575"),
+    "chance without alpha": (
+        contract(
+            constants={"three": {"value": 3, "why": "a false alarm once in 10^9"}},
+            falsification_tests=[falsification(
+                "FALSIFY-TOY-001", "falsify_toy.falsify_sum", invariants=["INV-TOY-001"],
+                claims=[{"id": "sum", "expr": "x == three", "why": "one and two"}])]),
+        "claim sum: three is a matter of chance", "add `alpha:`"),
+    "alpha that is no small number": (
+        _test(claims=[{"id": "sum", "expr": "x == 3", "alpha": 0.05, "why": "one and two"}]),
+        "0.05 is greater than the maximum", "schema"),
     "empty matrix": (_test(cases=_matrix(seed=[])), "[] should be non-empty", "schema"),
     "no case": (_test(cases=[]), "[] should be non-empty", "schema"),
     "case twice": (_test(cases=_matrix(seed=[0]) * 2), "case device=cpu,seed=0 stands twice",

@@ -1,0 +1,1 @@
+"""The clean subject evaluated again and again under seeds that no contract names."""
