@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from aprverify.contract.model import Case, Contract, CounterExample, FalsificationTest
+from aprverify.contract.model import (
+    SEVERAL_GPUS,
+    Case,
+    Contract,
+    CounterExample,
+    FalsificationTest,
+)
 
 TEETH = ("none", "declared")
-LANES = ("all", "cpu", "cuda")
+LANES = ("all", "cpu", "cuda", SEVERAL_GPUS)
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ def make_plan(contracts: Iterable[Contract], *, teeth: str, lane: str = "all") -
             entries += [Entry(contract, test, case) for case in test.cases]
             if teeth == "declared":
                 entries += _teeth(contract, test)
-    return [entry for entry in entries if lane in ("all", entry.device)]
+    return [entry for entry in entries if lane in ("all", entry.case.lane)]
 
 
 def cases_for(test: FalsificationTest, counter_example: CounterExample) -> Iterator[Case]:

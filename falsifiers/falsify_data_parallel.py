@@ -74,7 +74,7 @@ def falsify_one_bad_rank_halts_all(
 
     from falsifiers.parallel_runs import SPOILED_RANK, SPOILED_STEP, shared_run, spoiled_ranks
 
-    run = shared_run(subject, configuration, case.parallel)
+    run = shared_run(subject, configuration, case.parallel, case.device)
     record = RunRecord(subject.run_directory(run.made.folder))
     named = re.findall(r"\b(?:NUMERICAL_INSTABILITY|PEER_LOST)\b", run.made.messages)
     measured(
@@ -115,14 +115,46 @@ def falsify_reduction_is_the_mean(
     )
 
 
+def falsify_reduction_hides(subject: Subject, case: Case, measured: Measured) -> None:
+    """Of a step that two GPUs share, hardly any is not also in the step of each by itself."""
+    from statistics import median
+
+    from falsifiers.rank_speed import run_alone, run_together, step_seconds
+
+    alone = run_alone(subject, case)
+    together = run_together(subject, case)
+    medians = [median(step_seconds(run)[case.warm_up :]) for run in alone]
+    shared = step_seconds(together)[case.warm_up :]
+    slower = max(medians)
+    measured(
+        overhead=1 - slower / median(shared),
+        milliseconds_together=1000 * median(shared),
+        milliseconds_alone=1000 * slower,
+        gpus_apart=slower / min(medians) - 1,
+        steps_timed=len(shared),
+        ranks=together.identity["world_size"],
+        ranks_alone=max(run.identity["world_size"] for run in alone),
+        same_work=len({_work(run) for run in (*alone, together)}) == 1,
+    )
+
+
+def _work(run: RunRecord) -> str:
+    """What a run trains and how, apart from how many share it."""
+    import json
+
+    shared = ("world_size", "parallel")
+    own = {name: value for name, value in run.identity.items() if name not in shared}
+    return json.dumps(own, sort_keys=True)
+
+
 def _measured_run(
     subject: Subject, case: Case, configuration: Configuration
 ) -> tuple[SharedRun, RunRecord, Twin]:
     from falsifiers.parallel_runs import shared_run, twin
 
-    run = shared_run(subject, configuration, case.parallel)
+    run = shared_run(subject, configuration, case.parallel, case.device)
     record = RunRecord(subject.run_directory(run.made.folder))
-    return run, record, twin(subject, configuration, run)
+    return run, record, twin(subject, configuration, run, case.device)
 
 
 def _gradients(

@@ -1,9 +1,10 @@
 """One run on two ranks that ends in a number that is not finite on one of them, and its twin.
 
-A launch takes seconds, so one serves several claims: its first steps are held against one process,
-and its last one is spoiled by the data. A marked token occurs in one window of the corpus, which
-one rank reads at one step; the head's row of that token is so large that having it as a target
-overflows float32, while every other target has a finite loss and gradient.
+The ranks have a GPU each, or meet by gloo on the CPU. A launch takes seconds, so one serves several
+claims: its first steps are held against one process, and its last one is spoiled by the data. A
+marked token occurs in one window of the corpus, which one rank reads at one step; the head's row of
+that token is so large that having it as a target overflows float32, while every other target has a
+finite loss and gradient.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ from torch import Tensor
 from falsifiers import tiny_runs
 from falsifiers.made_once import made_once
 from falsifiers.shard_corpus import draw_ids, order, prepare, shards, windows_of
-from falsifiers.subject import Batch, Configuration, Instance, StepMetrics, Subject
+from falsifiers.subject import (
+    Batch,
+    Configuration,
+    Execution,
+    Instance,
+    StepMetrics,
+    Subject,
+)
 from falsifiers.tiny_runs import FinishedRun
 from falsifiers.weight_files import random_weights, write_folder
 
@@ -60,8 +68,12 @@ class SharedRun:
     dataset: Path
 
 
-def shared_run(subject: Subject, configuration: Configuration, parallel: str) -> SharedRun:
-    """The run on the CPU where ranks share a step by `parallel`, ``ddp`` or ``fsdp``.
+def shared_run(
+    subject: Subject, configuration: Configuration, parallel: str, device: str
+) -> SharedRun:
+    """The run where ranks share a step by `parallel`, ``ddp`` or ``fsdp``.
+
+    On ``cuda`` each rank has a GPU, and the order of every sum is fixed, as the twin's is.
 
     Raises:
         RuntimeError: there was no run.
@@ -70,14 +82,15 @@ def shared_run(subject: Subject, configuration: Configuration, parallel: str) ->
     start = made_once("overflowing", config, partial(_write_weights, config))
     dataset = _spoiled(subject)
     options = {
-        "device": "cpu", "dtype": "float32", "compile": "off", "parallel": parallel,
+        "device": device, "dtype": "float32", "compile": "off", "parallel": parallel,
         "init": start / "weights", "tokenizer": tiny_runs.byte_tokenizer(),
         "dataset": dataset, "run-dir": tiny_runs.RUN_DIR,
         "num-steps": STEPS, "steps-per-epoch": EPOCH, "batch-size": MICRO_BATCH,
         "seq-length": LENGTH, "lr": PEAK, "warmup": WARM_UP, "seed": SEED,
     }  # fmt: skip
+    options |= {} if device == "cpu" else {"deterministic": True}
     command = subject.command("pretrain", *tiny_runs.option_words(options), processes=RANKS)
-    made = tiny_runs.made_run(f"two-ranks-{parallel}", command, "cpu")
+    made = tiny_runs.made_run(f"two-ranks-{parallel}", command, device)
     return SharedRun(made, dataset)
 
 
@@ -134,7 +147,7 @@ class Twin:
 
     Attributes:
         batches: of each rank, for each step.
-        before: the weights before each step.
+        before: the weights before each step, on the CPU.
         metrics: of each step.
     """
 
@@ -144,15 +157,21 @@ class Twin:
     metrics: list[StepMetrics]
 
 
-def twin(subject: Subject, configuration: Configuration, run: SharedRun) -> Twin:
+def twin(subject: Subject, configuration: Configuration, run: SharedRun, device: str) -> Twin:
     """The compared steps again in this process, on one thread as the ranks have."""
-    instance = subject.build(untied(configuration), device="cpu", dtype="float32", seed=SEED)
+    instance = subject.build(
+        untied(configuration),
+        device=device,
+        dtype="float32",
+        seed=SEED,
+        execution=Execution(deterministic=device != "cpu"),
+    )
     instance.set_parameters(start_weights(configuration))
     batches = batches_of_ranks(subject, run.dataset)
     before, metrics = [], []
     with _one_thread():
         for step, micro_batches in enumerate(batches):
-            before.append({n: p.clone() for n, p in instance.parameters().items()})
+            before.append({n: p.detach().clone().cpu() for n, p in instance.parameters().items()})
             lr = subject.learning_rate(step, peak=PEAK, warm_up=WARM_UP, total=STEPS)
             metrics.append(instance.train_step(micro_batches, lr=lr))
     return Twin(instance, batches, before, metrics)
@@ -177,9 +196,9 @@ def training_state(path: Path) -> dict[str, Tensor]:
 
 
 def state_of(instance: Instance) -> dict[str, Tensor]:
-    """The same of an instance, under the names that a checkpoint uses."""
+    """The same of an instance, on the CPU, under the names that a checkpoint uses."""
     state = dict(instance.parameters())
     for name, moments in instance.optimizer_state().items():
         state[f"__training__.optim.{name}.exp_avg"] = moments.exp_avg
         state[f"__training__.optim.{name}.exp_avg_sq"] = moments.exp_avg_sq
-    return state
+    return {name: tensor.detach().cpu() for name, tensor in state.items()}

@@ -43,10 +43,11 @@ def test_visible_gpus_are_those_that_cuda_would_see(
     assert "".join(gpu.selector for gpu in gpus.visible_gpus()) == visible
 
 
-def _pinned(lane: str, workers: int) -> list[str | None]:
+def _pinned(lane: str, workers: int, *, threads: bool = True) -> list[str | None]:
     specs = [SimpleNamespace(env={}) for _ in range(workers)]
     lanes.pin_workers(lane, specs)
-    assert all(int(spec.env["OMP_NUM_THREADS"]) >= 1 for spec in specs)
+    assert all(("OMP_NUM_THREADS" in spec.env) is threads for spec in specs)
+    assert all(int(spec.env.get("OMP_NUM_THREADS", 1)) >= 1 for spec in specs)
     return [spec.env.get("CUDA_VISIBLE_DEVICES") for spec in specs]
 
 
@@ -57,6 +58,14 @@ def test_workers_are_pinned_one_to_a_gpu_and_none_in_the_cpu_lane(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0")
     assert _pinned("cuda", 3) == ["2", "0", "2"]
     assert _pinned("cpu", 2) == ["", ""]
+
+
+def test_one_worker_sees_all_gpus_where_an_entry_needs_several() -> None:
+    """Two would start two such entries at once."""
+    assert lanes.worker_count("gpus") == 1
+    assert _pinned("gpus", 1, threads=False) == [None]
+    with pytest.raises(pytest.UsageError, match="one at a time; pass -n 0 or -n 1"):
+        _pinned("gpus", 2)
 
 
 def test_auto_means_workers_by_gpu_memory_or_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """``aprverify verify``: run every claim and its planted defects, and leave a run with its report.
 
 The work is done by pytest in processes of its own: one session where there is no GPU, else one
-session a lane, side by side, the CUDA lane with pinned workers. Their rows become one run.
+session a lane, side by side, the CUDA lane with pinned workers. What needs several GPUs comes last
+and alone: it times them. Their rows become one run.
 The verdict comes from the rows, not from pytest's exit status.
 """
 
@@ -18,7 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from aprverify.contract.lint import load_suite
+from aprverify.contract.lint import Loaded, load_suite
+from aprverify.contract.model import SEVERAL_GPUS
 from aprverify.evidence import verdict
 from aprverify.evidence.join import join_lanes
 from aprverify.evidence.reader import RUN_FILE, read_run
@@ -30,8 +32,8 @@ from aprverify.suite import Suite, SuiteError
 from aprverify.views.beside import REPORT_FILE, files_of_run, write_files
 
 _USAGE = 2
-_NOTHING_SELECTED = 5
-"""pytest's own status where no item was selected."""
+_STOPPED, _NOTHING_SELECTED = 2, 5
+"""pytest's own statuses of a session that was interrupted, and where no item was selected."""
 _EXIT_CODES = """\
 exit codes: 0 nothing is FALSIFIED, VACUOUS or BROKEN; 1 falsified; 2 usage, or the contracts have
 problems; 3 vacuous; 4 broken, or a file could not be written; 5 required entries did not run;
@@ -51,9 +53,10 @@ def add_parser(subparsers: Any) -> None:
         "--require",
         action="append",
         default=[],
-        choices=["cuda"],
+        choices=["cuda", SEVERAL_GPUS],
         metavar="DEVICE",
-        help="fail if anything did not run: the gate on a machine with that device (cuda)",
+        help="fail if anything did not run: the gate on a machine with that device: cuda, or gpus "
+        "where there are enough for claims about several",
     )
     parser.add_argument(
         "--subject", default="", help="trainer under test: a short name or MODULE:ATTRIBUTE"
@@ -84,29 +87,49 @@ def run(args: argparse.Namespace) -> int:
     suite: Suite = args.suite
     if args.subject:
         _check_subject(suite, args.subject)
-    problems = load_suite(suite).problems
-    if problems:
-        print(*problems, sep="\n", file=sys.stderr)
-        print(f"aprverify: {len(problems)} problems; nothing was run", file=sys.stderr)
+    loaded = load_suite(suite)
+    if loaded.problems:
+        print(*loaded.problems, sep="\n", file=sys.stderr)
+        print(f"aprverify: {len(loaded.problems)} problems; nothing was run", file=sys.stderr)
         return _USAGE
     folder = (args.run_dir or suite.evidence_dir / "local" / _run_id()).resolve()
     if folder.exists():
         print(f"aprverify: {folder} exists; name a new folder", file=sys.stderr)
         return _USAGE
     folder.mkdir(parents=True)
-    lanes = ["cuda", "cpu"] if visible_gpus() else ["all"]
-    folders = [folder / f"lane-{lane}" for lane in lanes]
-    sessions = [_session(args, lane, f) for lane, f in zip(lanes, folders, strict=True)]
-    statuses = _run_side_by_side(sessions, folder)
-    finished = [f for f in folders if (f / RUN_FILE).exists()]
+    statuses, whole = _run_rounds(args, _rounds(loaded), folder)
+    finished = [f for f in statuses if (f / RUN_FILE).exists()]
     # A selection may leave one lane with nothing to do; any other lane without a run has failed.
-    silent = [s for f, s in zip(folders, statuses, strict=True) if f not in finished]
+    silent = [status for f, status in statuses.items() if f not in finished]
     if not finished or any(status != _NOTHING_SELECTED for status in silent):
         print("aprverify: a lane left no run; the output above says why", file=sys.stderr)
         if not finished:
             shutil.rmtree(folder)
         return _USAGE
-    return _conclude(folder, finished, args)
+    return _conclude(folder, finished, args, whole=whole)
+
+
+def _rounds(loaded: Loaded) -> list[list[str]]:
+    """Lanes that run side by side, one round after the other."""
+    if not visible_gpus():
+        return [["all"]]
+    tests = (test for contract in loaded.contracts for test in contract.tests)
+    several = any(case.lane == SEVERAL_GPUS for test in tests for case in test.cases)
+    return [["cuda", "cpu"], *([[SEVERAL_GPUS]] if several else [])]
+
+
+def _run_rounds(
+    args: argparse.Namespace, rounds: list[list[str]], folder: Path
+) -> tuple[dict[Path, int], bool]:
+    """The status of each lane by its folder, and whether all were begun: not after an interrupt."""
+    statuses: dict[Path, int] = {}
+    for lanes in rounds:
+        if _STOPPED in statuses.values():
+            return statuses, False
+        folders = [folder / f"lane-{lane}" for lane in lanes]
+        sessions = [_session(args, lane, f) for lane, f in zip(lanes, folders, strict=True)]
+        statuses |= zip(folders, _run_side_by_side(sessions, folder), strict=True)
+    return statuses, True
 
 
 def _run_id() -> str:
@@ -140,7 +163,8 @@ def _session(args: argparse.Namespace, lane: str, folder: Path) -> list[str]:
     # Named as modules, since workers load them so; no other plugin is looked for (`_environment`).
     command += ["-p", "aprverify.plugin", "-p", "xdist.plugin"]
     # With a worker in place of a lost one, xdist may wait for an item that nobody has any more.
-    command += ["-n", args.workers, "--dist", "loadgroup", "--max-worker-restart=0"]
+    workers = "1" if lane == SEVERAL_GPUS else args.workers
+    command += ["-n", workers, "--dist", "loadgroup", "--max-worker-restart=0"]
     command += ["--continue-on-collection-errors"]
     command += ["-q", "--no-header", "--tb=short", "--lane", lane, "--teeth", args.teeth]
     command += ["--evidence", str(folder), "--subject", args.subject]
@@ -186,9 +210,9 @@ def _wait(running: list[subprocess.Popen[bytes]]) -> list[int]:
     return [process.wait() for process in running]
 
 
-def _conclude(folder: Path, lanes: list[Path], args: argparse.Namespace) -> int:
+def _conclude(folder: Path, lanes: list[Path], args: argparse.Namespace, *, whole: bool) -> int:
     try:
-        join_lanes([read_run(lane) for lane in lanes], folder, _command(args))
+        join_lanes([read_run(lane) for lane in lanes], folder, _command(args), whole=whole)
         joined = read_run(folder)
     except EvidenceRefused as refusal:
         print(f"aprverify: the run is refused: {refusal}", file=sys.stderr)

@@ -213,6 +213,15 @@ class _Linter:
                 fix = "claim something about it, or mark it `reported: true`"
                 self._add(f"{test['id']}: no claim uses {name}", fix, *at, "measures", name)
 
+    def _gpus(self, test: Mapping[str, Any], case: Case, at: tuple[str | int, ...]) -> None:
+        needs = [need for need in case.requires if need.startswith("gpus:")]
+        if needs and case.parameters["device"] != "cuda":
+            what = f"{test['id']}: a case on {case.parameters['device']} requires {needs[0]}"
+            self._add(what, "give it `device: [cuda]`, or drop the need", *at, "cases")
+        if len(needs) > 1:
+            what = f"{test['id']}: one case requires {' and '.join(needs)}"
+            self._add(what, "keep the largest", *at, "cases")
+
     def _cases(self, test: Mapping[str, Any], cases: list[Case], at: tuple[str | int, ...]) -> None:
         seen: set[str] = set()
         for case in cases:
@@ -227,6 +236,7 @@ class _Linter:
                 what = f"{test['id']}: seed {seed!r}"
                 fix = f"a whole number from 0 to {LARGEST_SEED}: campaigns draw from above"
                 self._add(what, fix, *at, "cases")
+            self._gpus(test, case, at)
             arch = case.parameters.get("arch")
             if arch is not None and arch not in self.configurations:
                 known = ", ".join(self.configurations)

@@ -15,6 +15,8 @@ Scale = str  # "full" or "reduced"
 DEVICES = ("cpu", "cuda")
 LARGEST_SEED = 2**20 - 1
 """Of a contract; campaigns draw from above, so that they repeat no case."""
+SEVERAL_GPUS = "gpus"
+"""The lane of cases that need more than one GPU."""
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._:+/-]")
 
 
@@ -73,6 +75,18 @@ class Case:
     scale: Scale
     parameters: Mapping[str, Value]
     requires: tuple[str, ...]
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs it has to itself; 0 on the CPU."""
+        least = 1 if self.parameters.get("device") == "cuda" else 0
+        needs = (need.partition(":") for need in self.requires)
+        return max([least, *(int(number) for kind, _, number in needs if kind == "gpus")])
+
+    @property
+    def lane(self) -> str:
+        """The lane that runs it: its device, or `SEVERAL_GPUS`."""
+        return SEVERAL_GPUS if self.gpus > 1 else str(self.parameters.get("device"))
 
     def __getattr__(self, name: str) -> Any:
         parameters = self.__dict__.get("parameters", {})

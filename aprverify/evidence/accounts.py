@@ -34,7 +34,7 @@ def missing_entries(
     planted = {(row.test, row.defect) for row in rows.values()}
     for test in (test for contract in contracts for test in contract.tests):
         for name, case in test.cases.items():
-            if selection.lane in ("all", case.device) and f"{test.id}[{name}]" not in rows:
+            if selection.lane in ("all", case.lane) and f"{test.id}[{name}]" not in rows:
                 yield f"no row of {test.id}[{name}]"
         if selection.teeth == "declared" and selection.lane == "all":
             for defect in test.counter_examples:
@@ -42,13 +42,16 @@ def missing_entries(
                     yield f"no row of {test.id} under {defect}"
 
 
-def not_selected(header: Header, rows: Iterable[Row]) -> Iterator[str]:
+def not_selected(
+    header: Header, contracts: Iterable[ContractRecord], rows: Iterable[Row]
+) -> Iterator[str]:
     """Rows that the header's own selection excludes."""
     selection = header.selection
+    tests = {test.id: test for contract in contracts for test in contract.tests}
     for row in rows:
         if selection.teeth == "none" and row.kind == "teeth":
             yield f"{row.key}: no defect was to be planted"
-        if selection.lane not in ("all", row.device):
+        if selection.lane not in ("all", tests[row.test].cases[row.case_id].lane):
             yield f"{row.key}: the run is of the lane {selection.lane}"
 
 

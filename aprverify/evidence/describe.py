@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from aprverify.contract.model import Contract, FalsificationTest, Gate
+from aprverify.contract.model import Case, Contract, FalsificationTest, Gate
 
 
 def describe_contract(contract: Contract, root: Path) -> dict[str, Any]:
@@ -66,9 +66,12 @@ def _test(test: FalsificationTest) -> dict[str, Any]:
         "falsifier": test.falsifier,
         "invariants": list(test.invariants),
         "claims": [{"id": claim.id, "expr": claim.expr} for claim in test.claims],
-        "cases": [
-            {"id": case.id, "scale": case.scale, "device": case.device} for case in test.cases
-        ],
+        "cases": [_case(case) for case in test.cases],
         "counter_examples": [example.defect for example in test.counter_examples],
         "if_fails": test.if_fails,
     }
+
+
+def _case(case: Case) -> dict[str, Any]:
+    several = {"gpus": case.gpus} if case.gpus > 1 else {}
+    return {"id": case.id, "scale": case.scale, "device": case.device, **several}

@@ -372,7 +372,7 @@ class _Reading:
         for refusal, faults in (
             (CountMismatch, accounts.missing_entries(header, self._contracts.values(), self._rows)),
             (CountMismatch, accounts.unknown_outcomes(footer)),
-            (InconsistentRow, accounts.not_selected(header, rows)),
+            (InconsistentRow, accounts.not_selected(header, self._contracts.values(), rows)),
             (InconsistentRow, accounts.hidden_interruption(footer, rows)),
             (ClockOrder, accounts.impossible_durations(header, footer, rows)),
             (

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from aprverify.contract.model import SEVERAL_GPUS
 from aprverify.evidence.crosses import Matrix
 from aprverify.evidence.series import Series
 from aprverify.evidence.values import decode
@@ -72,10 +73,16 @@ class GateRecord:
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """A case as the contract declares it: its scale and the device it asks for."""
+    """A case as the contract declares it: its scale, the device it asks for, and how many GPUs."""
 
     scale: str
     device: str
+    gpus: int = 1
+
+    @property
+    def lane(self) -> str:
+        """The lane that runs it, as `aprverify.contract.model.Case.lane` has it."""
+        return SEVERAL_GPUS if self.gpus > 1 else self.device
 
 
 @dataclass(frozen=True)
@@ -287,6 +294,10 @@ def contract_from(body: Mapping[str, Any]) -> ContractRecord:
     )
 
 
+def _case(body: Mapping[str, Any]) -> CaseRecord:
+    return CaseRecord(body["scale"], body["device"], body.get("gpus", 1))
+
+
 def _test_from(body: Mapping[str, Any]) -> TestRecord:
     return TestRecord(
         id=body["id"],
@@ -294,7 +305,7 @@ def _test_from(body: Mapping[str, Any]) -> TestRecord:
         falsifier=body["falsifier"],
         invariants=tuple(body["invariants"]),
         claims={claim["id"]: claim["expr"] for claim in body["claims"]},
-        cases={c["id"]: CaseRecord(c["scale"], c["device"]) for c in body["cases"]},
+        cases={c["id"]: _case(c) for c in body["cases"]},
         counter_examples=tuple(body["counter_examples"]),
         if_fails=body["if_fails"],
         line=body.get("line"),

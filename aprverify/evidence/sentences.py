@@ -133,7 +133,8 @@ def _headline(run: Run, claims: Counter[str], teeth: Counter[str]) -> str:
             broken = sum(row.outcome in ("broken", "inconclusive") for row in run.rows)
             return f"BROKEN: {count(broken, 'entry', 'entries')} reached no verdict."
         case verdict.REQUIRED_NOT_RUN:
-            missing = count(len(verdict.required_not_run(run)), "entry", "entries")
+            gaps = verdict.required_not_run(run, run.header.require)
+            missing = count(len(gaps), "entry", "entries")
             return f"INCOMPLETE: {missing} did not run, and {_devices(run)} was required."
         case verdict.NOTHING_RAN:
             return "NOTHING RAN."

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aprverify.contract.model import SEVERAL_GPUS
 from aprverify.evidence.records import Row, Run
 
 OK = 0
@@ -42,13 +43,25 @@ def exit_code(run: Run, require: Sequence[str]) -> int:
         return VACUOUS
     if outcomes & {"broken", "inconclusive"}:
         return BROKEN
-    if require and required_not_run(run):
+    if require and required_not_run(run, require):
         return REQUIRED_NOT_RUN
     if not outcomes & {"held", "caught"}:
         return NOTHING_RAN
     return OK
 
 
-def required_not_run(run: Run) -> list[Row]:
-    """What did not run and could have: all but defects that do not apply to the subject."""
-    return [row for row in run.rows if row.outcome == "not_run" and not row.inapplicable]
+def required_not_run(run: Run, require: Sequence[str]) -> list[Row]:
+    """What did not run and was asked for.
+
+    That is all but defects that do not apply to the subject and, unless several GPUs were required
+    by name, what needs several of them.
+    """
+    tests = {test.id: test for contract in run.contracts for test in contract.tests}
+    several = SEVERAL_GPUS in require
+    return [
+        row
+        for row in run.rows
+        if row.outcome == "not_run"
+        and not row.inapplicable
+        and (several or tests[row.test].cases[row.case_id].gpus == 1)
+    ]

@@ -247,7 +247,7 @@ class _Judging:
     def _open_lanes(self, origins: Mapping[str, Origin], stale: Mapping[str, str]) -> Iterator[str]:
         for lane in self.rule.lanes:
             for name in self.gate.tests:
-                cases = [c for c, case in self.tests[name].cases.items() if case.device == lane]
+                cases = [c for c, case in self.tests[name].cases.items() if case.lane == lane]
                 keys = [f"{name}[{case}]" for case in cases]
                 held = [k for k in keys if k in origins and origins[k].row.outcome == "held"]
                 if keys and not any(key not in stale for key in held):
@@ -412,7 +412,7 @@ def _lanes_for_nothing(present: Present, policy: Policy) -> Iterator[str]:
 
 def _has_case_on(contract: ContractRecord, gate: GateRecord, lane: str) -> bool:
     return any(
-        case.device == lane
+        case.lane == lane
         for test in contract.tests
         if test.id in gate.tests
         for case in test.cases.values()

@@ -34,7 +34,7 @@ class Rule:
     """What is asked of one gate.
 
     Attributes:
-        lanes: devices on which each of its tests that has a case there must have held.
+        lanes: those on which each of its tests that has a case there must have held.
         environments: what the environment of a counted row must be like, by the case's device.
         allows_partial: whether PARTIAL_ALGORITHM_LEVEL is enough; None: as the contract says.
         max_age_days: the age from which a row is as stale as one about other files; None: any.
@@ -175,7 +175,7 @@ def _devices(contracts: Sequence[ContractRecord]) -> dict[str, set[str]]:
     """The devices of the cases of each gate's tests."""
     tests = {test.id: test for contract in contracts for test in contract.tests}
     return {
-        gate.id: {c.device for name in gate.tests for c in tests[name].cases.values()}
+        gate.id: {c.lane for name in gate.tests for c in tests[name].cases.values()}
         for contract in contracts
         for gate in contract.gates
     }

@@ -1,8 +1,9 @@
 """Which workers there are, and which GPU each sees.
 
-A session runs one lane: ``cpu`` (no GPU visible), ``cuda`` (workers pinned to a GPU each) or
-``all``. A worker is pinned by ``CUDA_VISIBLE_DEVICES`` before its interpreter starts, so that one
-which replaces a dead one inherits its GPU.
+A session runs one lane: ``cpu`` (no GPU visible), ``cuda`` (workers pinned to a GPU each), ``gpus``
+(a single worker that sees them all, so that entries run one at a time) or ``all``. A worker is
+pinned by ``CUDA_VISIBLE_DEVICES`` before its interpreter starts, so that one which replaces a dead
+one inherits its GPU.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from aprverify.contract.model import SEVERAL_GPUS
 from aprverify.gpus import visible_gpus
 
 MOST_CPU_WORKERS = 8
@@ -28,6 +30,8 @@ serve others; more workers would wait for one another, and disturb what is timed
 
 def worker_count(lane: str) -> int:
     """What ``-n auto`` means."""
+    if lane == SEVERAL_GPUS:
+        return 1
     cores = len(os.sched_getaffinity(0))
     gpus = visible_gpus()
     if not gpus:
@@ -38,7 +42,17 @@ def worker_count(lane: str) -> int:
 
 
 def pin_workers(lane: str, specs: list[Any]) -> None:
-    """Give each worker its share of the cores and, outside the CPU lane, its GPU."""
+    """Give each worker its share of the cores and, outside the CPU lane, its GPU.
+
+    Raises:
+        pytest.UsageError: several workers would share GPUs that an entry needs to itself.
+    """
+    if lane == SEVERAL_GPUS:
+        if len(specs) > 1:
+            raise pytest.UsageError(
+                f"--lane {lane}: its entries run one at a time; pass -n 0 or -n 1"
+            )
+        return
     # Where there is a GPU two lanes run side by side, and each takes half of the cores.
     threads = share_of_cores(len(specs), halved=bool(visible_gpus()) and lane != "all")
     for index, spec in enumerate(specs):

@@ -19,9 +19,7 @@ def check_requirements(entry: Entry, assets: AssetStore) -> dict[str, str]:
     Raises:
         NotRun: it cannot run here; with the reason and a remedy.
     """
-    if entry.device == "cuda" and not visible_gpus():
-        remedy = "aprverify verify, on a machine with a GPU"
-        raise NotRun("device", "no CUDA GPU is visible", remedy)
+    _require_gpus(entry.case.gpus)
     hashes = {}
     for need in entry.case.requires:
         kind, _, name = need.partition(":")
@@ -31,6 +29,16 @@ def check_requirements(entry: Entry, assets: AssetStore) -> dict[str, str]:
             with _missing_is_not_run():
                 hashes[name] = assets.sha256(name)
     return hashes
+
+
+def _require_gpus(needed: int) -> None:
+    visible = len(visible_gpus())
+    if needed and not visible:
+        remedy = "aprverify verify, on a machine with a GPU"
+        raise NotRun("device", "no CUDA GPU is visible", remedy)
+    if needed > visible:
+        remedy = f"aprverify verify, on a machine with {needed} GPUs"
+        raise NotRun("device", f"{needed} GPUs are needed, {visible} visible", remedy)
 
 
 def required_asset(assets: AssetStore, name: str) -> Path:

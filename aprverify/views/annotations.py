@@ -39,7 +39,7 @@ def _of_run(run: Run) -> Iterator[str]:
     if code in (verdict.INTERRUPTED, verdict.NOTHING_RAN):
         yield _command("aprverify", verdict_sentence(run))
     if run.header.require:
-        for gap in gaps(verdict.required_not_run(run)):
+        for gap in gaps(verdict.required_not_run(run, run.header.require)):
             what = f"{len(gap.rows)} required entries did not run, as {gap.rows[0].key}"
             remedy = f" To run them: {gap.reason.remedy}" if gap.reason.remedy else ""
             yield _command("did not run", f"{what}: {gap.reason.detail}.{remedy}")

@@ -57,8 +57,9 @@ def clip_each_micro_batch(plant: Plant) -> None:
                     parameter.grad = None
                 total = total + original(trainer, [batch], targets)
                 norm = gradients.global_norm(parameters)
-                plant.effect(len(batches) > 1 and bool(norm > 1))
                 factor = gradients.clip_coefficient(norm).float()
+                # With a single micro-batch what is logged and clipped again differs as well.
+                plant.effect(bool(factor != 1))
                 sums = [s + p.grad * factor for s, p in zip(sums, parameters, strict=True)]
             for parameter, value in zip(parameters, sums, strict=True):
                 parameter.grad = value

@@ -153,12 +153,12 @@ def report_knows_no_build(plant: Plant) -> None:
 
 
 class _OtherMachine(SubjectWrapper):
-    def command(self, *arguments: str) -> list[str]:
+    def command(self, *arguments: str, processes: int = 1) -> list[str]:
         """The devices command as another machine would answer it."""
         import json
         import sys
 
-        command: list[str] = self.inner.command(*arguments)
+        command: list[str] = self.inner.command(*arguments, processes=processes)
         if arguments[:1] != ("devices",):
             return command
         self.plant.effect(True)

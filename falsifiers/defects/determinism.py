@@ -191,11 +191,11 @@ def determinism_warns_only(plant: Plant) -> None:
 
 
 class _OptionUnread(SubjectWrapper):
-    def command(self, *arguments: str) -> list[str]:
+    def command(self, *arguments: str, processes: int = 1) -> list[str]:
         """The command line without the option."""
         kept = [word for word in arguments if word != "--deterministic"]
         self.plant.effect(len(kept) < len(arguments))
-        command: list[str] = self.inner.command(*kept)
+        command: list[str] = self.inner.command(*kept, processes=processes)
         return command
 
 

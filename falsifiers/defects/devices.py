@@ -199,8 +199,10 @@ def device_checked_after_mkdir(plant: Plant) -> None:
 def _make_first(plant: Plant, folder: Callable[[Path], Path]) -> None:
     def make(original: Any) -> Any:
         def resolve_device(spec: str) -> str:
-            folder(Path(sys.argv[sys.argv.index("--run-dir") + 1])).mkdir(parents=True)
-            plant.effect(True)
+            runs = "--run-dir" in sys.argv  # a run, and nobody who only asks for a device
+            plant.effect(runs)
+            if runs:
+                folder(Path(sys.argv[sys.argv.index("--run-dir") + 1])).mkdir(parents=True)
             return str(original(spec))
 
         return resolve_device
@@ -209,11 +211,11 @@ def _make_first(plant: Plant, folder: Callable[[Path], Path]) -> None:
 
 
 class _CommandOnCpu(SubjectWrapper):
-    def command(self, *arguments: str) -> list[str]:
+    def command(self, *arguments: str, processes: int = 1) -> list[str]:
         """The command with its device replaced."""
         spoiled = ["cpu" if a.startswith(("cuda", "gpu")) else a for a in arguments]
         self.plant.effect(spoiled != list(arguments))
-        command: list[str] = self.inner.command(*spoiled)
+        command: list[str] = self.inner.command(*spoiled, processes=processes)
         return command
 
 

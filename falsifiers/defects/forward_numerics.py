@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from aprverify.planting import PROTOCOL, SOURCE, Plant, defect
 from falsifiers.defects.differs import differs
+from falsifiers.defects.slopes import spoiled_by
 from falsifiers.wrapping import wrap_configuration
 
 
@@ -14,10 +16,8 @@ def _replace_forward(plant: Plant, target: str, spoil: Any) -> None:
 
     def make(original: Any) -> Any:
         def forward(module: Any, *inputs: Any) -> Any:
-            clean = original(module, *inputs)
-            spoiled = spoil(original, module, *inputs)
-            plant.effect(differs(clean, spoiled))
-            return spoiled
+            other = partial(spoil, original, module)
+            return spoiled_by(plant, partial(original, module), other, *inputs)
 
         return forward
 

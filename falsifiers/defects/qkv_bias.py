@@ -21,6 +21,8 @@ def _drop(plant: Plant, projection: str, layer: int | None) -> None:
 
     A projection is told apart by the bias it holds, since patches see the class and not the place.
     """
+    from torch.compiler import is_compiling
+
     chosen: set[int] = set()
 
     def decoder(original: Any) -> Any:
@@ -35,10 +37,14 @@ def _drop(plant: Plant, projection: str, layer: int | None) -> None:
     def bias(original: Any) -> Any:
         def apply_bias(linear: Any, product: Any) -> Any:
             clean = original(linear, product)
-            if id(linear) not in chosen:
+            if id(linear) not in chosen or linear.bias is None:
                 return clean
             plant.effect(differs(clean, product))
-            return product
+            # A bias of zero changes nothing yet. It gets no gradient, and is else in its place.
+            without = product + 0.0 * linear.bias.to(product.dtype)
+            if without.requires_grad and not is_compiling():
+                without.register_hook(lambda upstream: plant.effect(bool(upstream.any())))
+            return without
 
         return apply_bias
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from aprverify.planting import PROTOCOL, SOURCE, Plant, defect
 from falsifiers.defects.differs import differs
+from falsifiers.defects.slopes import spoiled_by
 from falsifiers.wrapping_operators import OperatorsWrapper, wrap_operators
 
 _FORWARD = "trainer.model.rmsnorm:RMSNorm.forward"
@@ -95,10 +97,11 @@ def _with_inverse(plant: Plant, inverse_rms: Callable[[Any, float], Any]) -> Non
 
     def make(original: Any) -> Any:
         def forward(norm: Any, x: Any) -> Any:
-            wide = x.float()
-            spoiled = (wide * inverse_rms(wide, norm.eps) * norm.weight).to(x.dtype)
-            plant.effect(differs(original(norm, x), spoiled))
-            return spoiled
+            def spoil(x: Any) -> Any:
+                wide = x.float()
+                return (wide * inverse_rms(wide, norm.eps) * norm.weight).to(x.dtype)
+
+            return spoiled_by(plant, partial(original, norm), spoil, x)
 
         return forward
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from aprverify.planting import PROTOCOL, SOURCE, Plant, defect
 from falsifiers.defects.differs import differs
+from falsifiers.defects.slopes import spoiled_by
 from falsifiers.wrapping_operators import OperatorsWrapper, wrap_operators
 
 _FORWARD = "trainer.model.mlp:Gate.forward"
@@ -17,9 +19,7 @@ def _gate_with(plant: Plant, spoil: Callable[[Any, Any], Any]) -> None:
 
     def make(original: Any) -> Any:
         def forward(module: Any, gate: Any, up: Any) -> Any:
-            spoiled = spoil(gate, up)
-            plant.effect(differs(original(module, gate, up), spoiled))
-            return spoiled
+            return spoiled_by(plant, partial(original, module), spoil, gate, up)
 
         return forward
 

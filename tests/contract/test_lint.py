@@ -144,6 +144,15 @@ _PROBLEMS: dict[str, tuple[Body, str, str]] = {
     "unknown asset": (
         _test(cases=_cases({"matrix": {"device": ["cpu"]}, "requires": ["asset:absen"]})),
         "requires asset:absen, which assets.yaml lacks", "did you mean 'asset:absent'?"),
+    "several GPUs on the CPU": (
+        _test(cases=_cases({"matrix": {"device": ["cpu"]}, "requires": ["gpus:2"]})),
+        "a case on cpu requires gpus:2", "give it `device: [cuda]`"),
+    "several GPUs in two ways": (
+        _test(cases=_cases({"matrix": {"device": ["cuda"]}, "requires": ["gpus:2", "gpus:4"]})),
+        "one case requires gpus:2 and gpus:4", "keep the largest"),
+    "one GPU as a need": (
+        _test(cases=_cases({"matrix": {"device": ["cuda"]}, "requires": ["gpus:1"]})),
+        "'gpus:1' does not match", "schema"),
     "missing file": (
         _test(cases=_cases({"matrix": {"device": ["cpu"]}, "requires": ["file:toysuite/no.txt"]})),
         "requires the file toysuite/no.txt, which does not exist", "name a file of the suite"),

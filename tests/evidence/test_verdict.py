@@ -10,7 +10,7 @@ import pytest
 from aprverify.evidence import verdict
 from aprverify.evidence.sentences import verdict_sentence
 
-from .builder import Body, build_run, contract, reason, row
+from .builder import ENVIRONMENT, GPU, Body, build_run, contract, reason, row
 
 ROWS: dict[int, Body] = {
     verdict.FALSIFIED: row("falsified", case="a"),
@@ -50,6 +50,18 @@ def test_a_defect_that_does_not_apply_is_not_required(tmp_path: Path) -> None:
     )
     assert verdict.exit_code(unsupported, ["cuda"]) == verdict.REQUIRED_NOT_RUN
     assert "INCOMPLETE: 1 entry did not run" in verdict_sentence(unsupported)
+
+
+def test_what_needs_several_gpus_is_required_by_that_name_only(tmp_path: Path) -> None:
+    """A machine with one GPU runs all that it can; where there are several they are asked for."""
+    several = contract({"cuda": "full", "cuda-two": "full"})
+    several["tests"][0]["cases"][1]["gpus"] = 2
+    rows = (row(case="cuda"), row("not_run", case="cuda-two"))
+    run = build_run(
+        tmp_path, rows, contracts=(several,), environment={**ENVIRONMENT, "gpus": [GPU]}
+    )
+    assert verdict.exit_code(run, ["cuda"]) == verdict.OK
+    assert verdict.exit_code(run, ["cuda", "gpus"]) == verdict.REQUIRED_NOT_RUN
 
 
 def test_nothing_ran_is_no_success(tmp_path: Path) -> None:
