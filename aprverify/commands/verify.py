@@ -21,10 +21,14 @@ from typing import Any
 from aprverify.contract.lint import load_suite
 from aprverify.evidence import verdict
 from aprverify.evidence.join import join_lanes
+from aprverify.evidence.markdown import count
 from aprverify.evidence.reader import RUN_FILE, read_run
+from aprverify.evidence.records import Run
 from aprverify.evidence.refusals import EvidenceRefused
 from aprverify.evidence.summary import render_summary
+from aprverify.evidence.terminal import printable
 from aprverify.gpus import visible_gpus
+from aprverify.localizing.failures import Limits, falsified, localized, workers
 from aprverify.sessions import session_options
 from aprverify.suite import Suite, SuiteError
 from aprverify.views.beside import REPORT_FILE, files_of_run, write_files
@@ -76,7 +80,22 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "-n", dest="workers", default="auto", metavar="N", help="workers a lane (default: auto)"
     )
+    parser.add_argument(
+        "--localize",
+        type=_seconds,
+        default=Limits.seconds,
+        metavar="SECONDS",
+        help="time for naming what is first at fault in falsified claims, once all verdicts are "
+        "written (default: %(default)g; 0: not at all)",
+    )
     parser.set_defaults(run=run)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0")
+    return value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -188,7 +207,8 @@ def _wait(running: list[subprocess.Popen[bytes]]) -> list[int]:
 
 def _conclude(folder: Path, lanes: list[Path], args: argparse.Namespace) -> int:
     try:
-        join_lanes([read_run(lane) for lane in lanes], folder, _command(args))
+        runs = [read_run(lane) for lane in lanes]
+        join_lanes(runs, folder, _command(args), _localizations(runs, args))
         joined = read_run(folder)
     except EvidenceRefused as refusal:
         print(f"aprverify: the run is refused: {refusal}", file=sys.stderr)
@@ -200,10 +220,28 @@ def _conclude(folder: Path, lanes: list[Path], args: argparse.Namespace) -> int:
     return verdict.exit_code(joined, args.require)
 
 
+def _localizations(runs: list[Run], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """By key, what is first at fault in the claims that failed; nothing where none did."""
+    failed = falsified(row for run in runs for row in run.rows)
+    if not failed or not args.localize:
+        return {}
+    suite: Suite = args.suite
+    entries = count(len(failed), "falsified entry", "falsified entries")
+    limit = f"at most {args.localize:g} s; --localize 0 leaves it out"
+    print(f"\nNaming what is first at fault in {entries} ({limit})", flush=True)
+    talks = workers(suite.name, args.subject or suite.default_subject, args.asset)
+    return localized(failed, talks, Limits(seconds=args.localize), _say)
+
+
+def _say(line: str) -> None:
+    print(f"  {printable(line)}", flush=True)
+
+
 def _command(args: argparse.Namespace) -> list[str]:
     command = ["aprverify", "verify", "--teeth", args.teeth]
     command += [part for device in args.require for part in ("--require", device)]
     # Only the name: a path says nothing elsewhere, and evidence holds no local paths.
     command += [p for a in args.asset for p in ("--asset", f"{a.partition('=')[0]}=…")]
     command += ["--subject", args.subject] if args.subject else []
+    command += [f"--localize={args.localize:g}"] if args.localize != Limits.seconds else []
     return [*command, *(["-k", args.keyword] if args.keyword else [])]

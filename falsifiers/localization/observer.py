@@ -47,6 +47,7 @@ class Observer:
         look: findings and points so far, causes first.
         notes: what could not be looked at, and why.
         layers: of the last instance.
+        looks: how often anything was looked at.
     """
 
     bounds: Bounds
@@ -54,6 +55,7 @@ class Observer:
     look: Look = field(default_factory=Look)
     notes: dict[str, None] = field(default_factory=dict)
     layers: int = 0
+    looks: int = 0
     traces: int = 0
     steps: int = 0
     operators: list[ObservedOperators] = field(default_factory=list)
@@ -64,6 +66,7 @@ class Observer:
 
     def take(self, look: Look, call: str) -> None:
         """Keep what a look showed."""
+        self.looks += 1
         found = [replace(finding, seen_in=call) for finding in look.findings]
         if look.points and (found or not self.look.points) and not self.look.findings:
             self.look.points = look.points  # the picture is that of the look that found it
