@@ -158,10 +158,12 @@ def _line(text: object) -> str:
 
 def workers(suite: str, subject: str, assets: Sequence[str]) -> dict[str, Talk]:
     """A worker for each device, as the lanes have them: the one for the CPU sees no GPU."""
-    hidden = {"CUDA_VISIBLE_DEVICES": ""}
+    # Cases for a CPU are small, and waiting threads starve whatever else runs on the machine.
+    alone = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    arguments = [suite, subject, *assets]
     return {
-        device: Talk(_starter([suite, subject, *assets], env), SECONDS)
-        for device, env in (("cpu", hidden), ("cuda", {}))
+        "cpu": Talk(_starter(arguments, alone), SECONDS),
+        "cuda": Talk(_starter(arguments, {"OMP_NUM_THREADS": share_of_cores(1)}), SECONDS),
     }
 
 
@@ -175,7 +177,7 @@ def _starter(
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            env={"OMP_NUM_THREADS": share_of_cores(1), **os.environ, **variables},
+            env={**os.environ, **variables},
             # A group of its own: what it has started ends with it, and an interruption of ours
             # reaches it through us.
             start_new_session=True,
