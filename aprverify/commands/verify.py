@@ -8,7 +8,6 @@ The verdict comes from the rows, not from pytest's exit status.
 from __future__ import annotations
 
 import argparse
-import os
 import secrets
 import shutil
 import subprocess
@@ -29,7 +28,7 @@ from aprverify.evidence.summary import render_summary
 from aprverify.evidence.terminal import printable
 from aprverify.gpus import visible_gpus
 from aprverify.localizing.failures import Limits, falsified, localized, workers
-from aprverify.sessions import session_options
+from aprverify.sessions import session_environment, session_options
 from aprverify.suite import Suite, SuiteError
 from aprverify.views.beside import REPORT_FILE, files_of_run, write_files
 
@@ -156,8 +155,6 @@ def _session(args: argparse.Namespace, lane: str, folder: Path) -> list[str]:
     suite: Suite = args.suite
     command = [sys.executable, "-m", "pytest", str(suite.falsifiers_dir)]
     command += session_options(suite.name, suite.root)
-    # Named as modules, since workers load them so; no other plugin is looked for (`_environment`).
-    command += ["-p", "aprverify.plugin", "-p", "xdist.plugin"]
     # With a worker in place of a lost one, xdist may wait for an item that nobody has any more.
     command += ["-n", args.workers, "--dist", "loadgroup", "--max-worker-restart=0"]
     command += ["--continue-on-collection-errors"]
@@ -168,27 +165,16 @@ def _session(args: argparse.Namespace, lane: str, folder: Path) -> list[str]:
     return [*command, *(["-k", args.keyword] if args.keyword else [])]
 
 
-def _environment() -> dict[str, str]:
-    """The environment of a session: nothing in it adds options or plugins of somebody's own.
-
-    A conftest.py in the suite's root or beside its falsifiers is still read: it is a file of the
-    suite.
-    """
-    added = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
-    kept = {name: value for name, value in os.environ.items() if name not in added}
-    return {**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-
-
 def _run_side_by_side(sessions: list[list[str]], folder: Path) -> list[int]:
     """Run all sessions; their exit statuses. The first prints as it goes, the others at the end."""
     logs = [folder / f"session-{index}.log" for index in range(1, len(sessions))]
     first, *others = sessions
-    running = [subprocess.Popen(first, env=_environment())]
+    running = [subprocess.Popen(first, env=session_environment())]
     for command, log in zip(others, logs, strict=True):
         with log.open("w") as stream:
             running.append(
                 subprocess.Popen(
-                    command, stdout=stream, stderr=subprocess.STDOUT, env=_environment()
+                    command, stdout=stream, stderr=subprocess.STDOUT, env=session_environment()
                 )
             )
     try:
