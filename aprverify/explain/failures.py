@@ -12,6 +12,7 @@ from aprverify.evidence.closest import tolerance_margin
 from aprverify.evidence.localized import places
 from aprverify.evidence.markdown import count, observed_and_bound
 from aprverify.evidence.records import ContractRecord, Row, Run, TestRecord, instant
+from aprverify.evidence.reproduction import options
 from aprverify.evidence.values import encode
 from aprverify.explain.divergence import divergence
 from aprverify.explain.planted import Cause, Planted, claim_key
@@ -160,7 +161,8 @@ class Failures:
 
     def _next(self, lead: Row) -> Iterator[str]:
         if "localize" in self._commands:
-            yield shlex.join(["aprverify", "localize", lead.test, f"--case={lead.case_id}"])
+            asked = [lead.test, f"--case={lead.case_id}", *options(self._run, lead)]
+            yield shlex.join(["aprverify", "localize", *asked])
         good, bad = self._last_good(lead), self._run.header.source.commit
         if "bisect" in self._commands and good and bad and good != bad:
             yield f"aprverify bisect {good} {bad} {lead.test}"
