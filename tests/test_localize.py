@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from aprverify import cli
-from aprverify.localizing_accuracy import ENOUGH, Row, render_accuracy, share
+from aprverify.localizing.accuracy import ENOUGH, Row, render_accuracy, share
 
 TEST = "FALSIFY-CUDA-FORWARD-PARITY-001.float32"
 CASE = "arch=tiny-qwen2,seed=1"

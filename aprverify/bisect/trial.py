@@ -20,7 +20,7 @@ from aprverify.evidence.reader import read_run
 from aprverify.evidence.refusals import EvidenceRefused
 from aprverify.evidence.terminal import one_line
 from aprverify.plan import Entry
-from aprverify.sessions import session_options
+from aprverify.sessions import session_environment, session_options
 
 Placing = Callable[[Path], None]
 """Puts the packages that move into the folder of a trial."""
@@ -98,7 +98,7 @@ class Trials:
         hung = {"faulthandler_timeout": "600", "faulthandler_exit_on_timeout": "true"}
         command += session_options(self.frozen.suite.name, folder, hung)
         # A worker that dies, of memory or of time, then takes no other entry with it.
-        command += ["-p", "no:benchmark", "-n", "1", "--dist", "loadgroup"]
+        command += ["-n", "1", "--dist", "loadgroup"]
         command += ["-q", "--no-header", "--tb=short", "--subject", self.subject]
         command += [part for asset in self.assets for part in ("--asset", asset)]
         command += ["--evidence", str(run)]
@@ -131,9 +131,8 @@ def _finish(command: Sequence[str], folder: Path) -> tuple[int, str]:
 
 
 def _environment(folder: Path) -> Mapping[str, str]:
-    # Variables of an outer pytest are about its session, not about this one.
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_XDIST", "GIT_"))}
-    clean.pop("PYTEST_CURRENT_TEST", None)
+    # git's own, in a hook or a bisection, are about the checkout that this one leaves alone.
+    clean = {k: v for k, v in session_environment().items() if not k.startswith("GIT_")}
     path = [str(folder), *filter(None, [clean.get("PYTHONPATH")])]
     return {**clean, "PYTHONPATH": os.pathsep.join(path), "PYTHONDONTWRITEBYTECODE": "1"}
 

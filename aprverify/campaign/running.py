@@ -12,7 +12,8 @@ from aprverify.campaign.journal import Journal
 from aprverify.campaign.schedule import Lot, Schedule
 from aprverify.evidence.values import decode
 from aprverify.evidence.writer import utc_now
-from aprverify.matrix.pool import Pool, Talk, WorkerDied
+from aprverify.matrix.pool import Pool
+from aprverify.talk import Talk, WorkerDied
 
 Answer = dict[str, Any]
 _VERDICTS = ("held", "falsified")

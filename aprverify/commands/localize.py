@@ -17,7 +17,7 @@ from aprverify.contract.lint import Loaded, load_suite
 from aprverify.evidence import verdict
 from aprverify.evidence.terminal import printable
 from aprverify.gpus import visible_gpus
-from aprverify.localizing import Localized, choose, localize, session_of
+from aprverify.localizing.watch import Localized, choose, localize, session_of
 from aprverify.plan import Entry, make_plan
 from aprverify.planting import PROTOCOL, Defect, load_defects
 from aprverify.suite import Suite
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         print(*loaded.problems, sep="\n", file=sys.stderr)
         return _USAGE
     if args.accuracy:
-        from aprverify.localizing_accuracy import write_accuracy
+        from aprverify.localizing.accuracy import write_accuracy
 
         return write_accuracy(suite, loaded, _assets(suite, args), args.accuracy)
     if not args.id:

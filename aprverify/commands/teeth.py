@@ -30,8 +30,8 @@ from aprverify.gate.checkout import open_checkout, present_source_ids
 from aprverify.gpus import visible_gpus
 from aprverify.matrix.pool import Command, Pool
 from aprverify.matrix.selection import Lot, columns_of, cost, lots_of
-from aprverify.matrix.worker import worker_state
 from aprverify.plugin.lanes import worker_count
+from aprverify.plugin.state import state_of_worker
 from aprverify.suite import Suite
 from aprverify.views.beside import REPORT_FILE, files_of_run, write_files
 
@@ -158,7 +158,7 @@ class _Crossing:
         self._args, self._diagonal, self._begun = args, diagonal, begun
         self._budget: float | None = args.budget or (None if args.full else _BUDGET)
         subject = args.subject or args.suite.default_subject
-        self._state = worker_state(args.suite.name, subject, args.asset)
+        self._state = state_of_worker(args.suite.name, subject, args.asset)
         workers = worker_count("all") if args.workers == "auto" else int(args.workers)
         limit = _FULL_LIMIT if args.full else _FALSIFIER_LIMIT
         self._command = Command(

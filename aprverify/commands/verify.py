@@ -9,7 +9,6 @@ The verdict comes from the rows, not from pytest's exit status.
 from __future__ import annotations
 
 import argparse
-import os
 import secrets
 import shutil
 import subprocess
@@ -23,11 +22,15 @@ from aprverify.contract.lint import Loaded, load_suite
 from aprverify.contract.model import SEVERAL_GPUS
 from aprverify.evidence import verdict
 from aprverify.evidence.join import join_lanes
+from aprverify.evidence.markdown import count
 from aprverify.evidence.reader import RUN_FILE, read_run
+from aprverify.evidence.records import Run
 from aprverify.evidence.refusals import EvidenceRefused
 from aprverify.evidence.summary import render_summary
+from aprverify.evidence.terminal import printable
 from aprverify.gpus import visible_gpus
-from aprverify.sessions import session_options
+from aprverify.localizing.failures import Limits, falsified, localized, workers
+from aprverify.sessions import session_environment, session_options
 from aprverify.suite import Suite, SuiteError
 from aprverify.views.beside import REPORT_FILE, files_of_run, write_files
 
@@ -79,7 +82,22 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "-n", dest="workers", default="auto", metavar="N", help="workers a lane (default: auto)"
     )
+    parser.add_argument(
+        "--localize",
+        type=_seconds,
+        default=Limits.seconds,
+        metavar="SECONDS",
+        help="time for naming what is first at fault in falsified claims, once all verdicts are "
+        "written (default: %(default)g; 0: not at all)",
+    )
     parser.set_defaults(run=run)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0")
+    return value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -160,8 +178,6 @@ def _session(args: argparse.Namespace, lane: str, folder: Path) -> list[str]:
     suite: Suite = args.suite
     command = [sys.executable, "-m", "pytest", str(suite.falsifiers_dir)]
     command += session_options(suite.name, suite.root)
-    # Named as modules, since workers load them so; no other plugin is looked for (`_environment`).
-    command += ["-p", "aprverify.plugin", "-p", "xdist.plugin"]
     # With a worker in place of a lost one, xdist may wait for an item that nobody has any more.
     workers = "1" if lane == SEVERAL_GPUS else args.workers
     command += ["-n", workers, "--dist", "loadgroup", "--max-worker-restart=0"]
@@ -173,27 +189,16 @@ def _session(args: argparse.Namespace, lane: str, folder: Path) -> list[str]:
     return [*command, *(["-k", args.keyword] if args.keyword else [])]
 
 
-def _environment() -> dict[str, str]:
-    """The environment of a session: nothing in it adds options or plugins of somebody's own.
-
-    A conftest.py in the suite's root or beside its falsifiers is still read: it is a file of the
-    suite.
-    """
-    added = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
-    kept = {name: value for name, value in os.environ.items() if name not in added}
-    return {**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-
-
 def _run_side_by_side(sessions: list[list[str]], folder: Path) -> list[int]:
     """Run all sessions; their exit statuses. The first prints as it goes, the others at the end."""
     logs = [folder / f"session-{index}.log" for index in range(1, len(sessions))]
     first, *others = sessions
-    running = [subprocess.Popen(first, env=_environment())]
+    running = [subprocess.Popen(first, env=session_environment())]
     for command, log in zip(others, logs, strict=True):
         with log.open("w") as stream:
             running.append(
                 subprocess.Popen(
-                    command, stdout=stream, stderr=subprocess.STDOUT, env=_environment()
+                    command, stdout=stream, stderr=subprocess.STDOUT, env=session_environment()
                 )
             )
     try:
@@ -212,7 +217,8 @@ def _wait(running: list[subprocess.Popen[bytes]]) -> list[int]:
 
 def _conclude(folder: Path, lanes: list[Path], args: argparse.Namespace, *, whole: bool) -> int:
     try:
-        join_lanes([read_run(lane) for lane in lanes], folder, _command(args), whole=whole)
+        runs = [read_run(lane) for lane in lanes]
+        join_lanes(runs, folder, _command(args), _localizations(runs, args), whole=whole)
         joined = read_run(folder)
     except EvidenceRefused as refusal:
         print(f"aprverify: the run is refused: {refusal}", file=sys.stderr)
@@ -224,10 +230,28 @@ def _conclude(folder: Path, lanes: list[Path], args: argparse.Namespace, *, whol
     return verdict.exit_code(joined, args.require)
 
 
+def _localizations(runs: list[Run], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """By key, what is first at fault in the claims that failed; nothing where none did."""
+    failed = falsified(row for run in runs for row in run.rows)
+    if not failed or not args.localize:
+        return {}
+    suite: Suite = args.suite
+    entries = count(len(failed), "falsified entry", "falsified entries")
+    limit = f"at most {args.localize:g} s; --localize 0 leaves it out"
+    print(f"\nNaming what is first at fault in {entries} ({limit})", flush=True)
+    talks = workers(suite.name, args.subject or suite.default_subject, args.asset)
+    return localized(failed, talks, Limits(seconds=args.localize), _say)
+
+
+def _say(line: str) -> None:
+    print(f"  {printable(line)}", flush=True)
+
+
 def _command(args: argparse.Namespace) -> list[str]:
     command = ["aprverify", "verify", "--teeth", args.teeth]
     command += [part for device in args.require for part in ("--require", device)]
     # Only the name: a path says nothing elsewhere, and evidence holds no local paths.
     command += [p for a in args.asset for p in ("--asset", f"{a.partition('=')[0]}=…")]
     command += ["--subject", args.subject] if args.subject else []
+    command += [f"--localize={args.localize:g}"] if args.localize != Limits.seconds else []
     return [*command, *(["-k", args.keyword] if args.keyword else [])]

@@ -15,6 +15,7 @@ from aprverify.evidence.records import (
     VERDICTS,
     Comparison,
     Environment,
+    Localization,
     Row,
     TestRecord,
 )
@@ -30,6 +31,8 @@ def contradictions(row: Row, test: TestRecord, environment: Environment) -> Iter
     for comparison in row.comparisons:
         yield from _comparison(comparison)
     yield from _series(row, test)
+    if row.localization is not None:
+        yield from _localization(row, row.localization)
     if row.kind == "claim" and row.outcome not in VERDICTS:
         # Whatever broke after it: a comparison that failed is a fact.
         failed = [comparison.claim for comparison in row.comparisons if not comparison.holds]
@@ -104,6 +107,22 @@ def _series(row: Row, test: TestRecord) -> Iterator[str]:
             yield f"series {series.name!r} is judged by {series.claim}, which is no claim"
         elif compared and (fault := disagreement(series, compared)):
             yield fault
+
+
+def _localization(row: Row, seen: Localization) -> Iterator[str]:
+    if (row.kind, row.outcome) != ("claim", "falsified"):
+        yield f"a {row.kind} row that is {row.outcome} names a cause: only a falsified claim does"
+    first, ran = seen.first, seen.ending in ("named", "nothing")
+    if (first is not None) != (seen.ending == "named"):
+        yield f"its localization is {seen.ending}, " + ("with" if first else "without") + " a fault"
+    if (seen.outcome is not None) != ran:
+        yield f"its localization is {seen.ending}, and its claims ended {seen.outcome}"
+    if first is not None and not first.times_bound > 1:
+        yield f"{first.where} is named, but its error is {first.times_bound!r} of its bound"
+    if first is not None and not seen.said.startswith(f"{first.where}: "):
+        yield f"{first.where} is named, but what is said is about another place"
+    if first is None and seen.more:
+        yield f"nothing is named first, and yet {seen.more} after it"
 
 
 def _verdict(row: Row, test: TestRecord) -> Iterator[str]:

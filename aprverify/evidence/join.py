@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,9 +50,16 @@ class Joined:
 
 
 def join_lanes(
-    lanes: Sequence[Run], folder: Path, command: list[str], *, whole: bool = True
+    lanes: Sequence[Run],
+    folder: Path,
+    command: list[str],
+    localizations: Mapping[str, _Body] | None = None,
+    *,
+    whole: bool = True,
 ) -> None:
     """Write ``folder/run.jsonl`` from the lanes' runs, and remove their folders.
+
+    `localizations`: by key, what rows are to hold besides.
 
     The lanes have read the same contracts and none shares an entry with another; whatever does
     not fit is refused by `RunWriter`. If joining fails, the lanes' folders stay and nothing else.
@@ -68,7 +75,10 @@ def join_lanes(
         "command": command,
         "selection": {**headers[0]["selection"], "lane": lane, "complete": complete},
     }
-    rows = [found for one in lines for found in one.rows.values()]
+    rows = [pair for one in lines for pair in one.rows.values()]
+    for row, _ in rows:
+        if found := (localizations or {}).get(row["key"]):
+            row["localization"] = found
     interrupted = any(run.footer.interrupted for run in lanes)
     _write(folder / RUN_FILE, header, lines[0].contracts.values(), rows, interrupted)
     for run in lanes:

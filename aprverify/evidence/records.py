@@ -181,6 +181,35 @@ class Plant:
 
 
 @dataclass(frozen=True)
+class FirstFault:
+    """What left its bound first. `times_bound`: its error in units of the bound, above 1."""
+
+    phase: str
+    where: str
+    tensor: str
+    times_bound: float
+    fault: str
+    seen_in: str
+
+
+@dataclass(frozen=True)
+class Localization:
+    """What was seen when a falsified entry ran once more, watched; it decides nothing.
+
+    `ending` is named, nothing, failed or left_out; `said` the fault, or why none is named; `more`
+    counts further findings; `outcome` is how the claims ended that time, None where they did not.
+    """
+
+    ending: str
+    said: str
+    first: FirstFault | None
+    more: int
+    outcome: str | None
+    notes: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Row:
     """What one entry left behind."""
 
@@ -205,6 +234,7 @@ class Row:
     nodeid: str
     worker: str
     series: tuple[Series, ...] = ()
+    localization: Localization | None = None
 
     @property
     def case_id(self) -> str:
@@ -326,6 +356,8 @@ def row_from(body: Mapping[str, Any]) -> Row:
     fields["plant"] = None if body["plant"] is None else Plant(**body["plant"])
     fields["comparisons"] = tuple(_comparison_from(item) for item in body["comparisons"])
     fields["series"] = tuple(_series_from(item) for item in body.get("series", ()))
+    if "localization" in body:
+        fields["localization"] = _localization_from(body["localization"])
     return Row(**fields)
 
 
@@ -345,6 +377,12 @@ def _comparison_from(body: Mapping[str, Any]) -> Comparison:
 
 def _series_from(body: Mapping[str, Any]) -> Series:
     return Series(**{**body, "x": tuple(body["x"]), "y": tuple(body["y"])})
+
+
+def _localization_from(body: Mapping[str, Any]) -> Localization:
+    first = body["first"]
+    fault = first and FirstFault(**{**first, "times_bound": decode(first["times_bound"])})
+    return Localization(**{**body, "first": fault, "notes": tuple(body["notes"])})
 
 
 def _payload(body: Mapping[str, Any]) -> dict[str, Any]:

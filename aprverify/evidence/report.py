@@ -13,6 +13,7 @@ from aprverify.evidence.answers import answers, tolerances
 from aprverify.evidence.changes import changes_between
 from aprverify.evidence.changes_markdown import changes_lines
 from aprverify.evidence.closest import Near, deciding, nearest, nearest_first, tolerance_margin
+from aprverify.evidence.localized import Place, first_fault, places
 from aprverify.evidence.markdown import (
     clip,
     code,
@@ -52,6 +53,7 @@ _CLOSEST_SHOWN = 10
 _REASONS_SHOWN = 6
 _GATES_SHOWN = 40
 _FAILURES_SHOWN = 5
+_PLACES_SHOWN = 8
 _CELL = 40
 _CASE = 64
 _SIDES = 22
@@ -214,10 +216,33 @@ def _failures(run: Run) -> list[str]:
     failed = [row for row in run.rows if row.outcome not in ("held", "caught", "not_run")]
     tests = {test.id: test for contract in run.contracts for test in contract.tests}
     sections = [[*_failure(run, row, tests[row.test]), ""] for row in failed]
-    lines = [line for section in sections[:_FAILURES_SHOWN] for line in section]
+    lines = _first_at_fault(failed)
+    lines += [line for section in sections[:_FAILURES_SHOWN] for line in section]
     if rest := [line for section in sections[_FAILURES_SHOWN:] for line in section]:
         lines += [*details(f"{len(sections) - _FAILURES_SHOWN} more", rest), ""]
     return lines[:-1]
+
+
+def _first_at_fault(failed: Sequence[Row]) -> list[str]:
+    """The places that are named, each once, and why others are not."""
+    found = places(failed)
+    if not found:
+        return []
+    shown = [f"- {escape(place.said)} ({_cited(place)})" for place in found[:_PLACES_SHOWN]]
+    if rest := found[_PLACES_SHOWN:]:
+        entries = count(sum(len(place.rows) for place in rest), "entry", "entries")
+        shown.append(f"- and {len(rest)} more, of {entries}, told below")
+    return [
+        "First at fault, seen when falsified entries were run once more, watched; no verdict rests "
+        "on it:",
+        "",
+        *shown,
+        "",
+    ]
+
+
+def _cited(place: Place) -> str:
+    return f"{count(len(place.rows), 'entry', 'entries')}, as {code(place.rows[0].key)}"
 
 
 def _failure(run: Run, row: Row, test: TestRecord) -> list[str]:
@@ -232,6 +257,8 @@ def _failure(run: Run, row: Row, test: TestRecord) -> list[str]:
             [f"{escape(c.claim)}<br>{code(c.text)}", *_sides(c, 30), _margin(c, row)] for c in shown
         )
         lines += [*table(("claim", "observed", "bound", "margin"), cells, "lrlr"), ""]
+    if row.localization is not None:
+        lines += [f"First at fault: {escape(first_fault(row.localization))}", ""]
     if row.outcome == "falsified" and test.if_fails:
         lines += [f"Look at: {escape(test.if_fails)}", ""]
     return [*lines, f"Reproduce: {code(command(run, row))}"]

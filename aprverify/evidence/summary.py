@@ -5,8 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from aprverify.evidence.localized import places
 from aprverify.evidence.markdown import clip, count, margin, observed_and_bound
-from aprverify.evidence.records import Run
+from aprverify.evidence.records import Row, Run
 from aprverify.evidence.report import gates_with_rows
 from aprverify.evidence.sentences import gaps, not_shown, verdict_sentence
 from aprverify.evidence.status import GateStatus, Status
@@ -15,6 +16,7 @@ from aprverify.evidence.verdict import OK, exit_code
 
 _WIDTH = 120
 _COLUMNS = {"gate": 44, "status": 23, "observed": 13, "bound": 16, "margin": 8, "teeth": 6}
+_PLACES = 6
 _FIGURES = ("observed", "margin", "teeth")
 _RED, _YELLOW, _GREEN = "31", "33", "32"
 
@@ -25,6 +27,7 @@ def render_summary(run: Run, colour: bool = False) -> str:
     lines = [*_gates(with_rows, colour)]
     if without:
         lines.append(f"  ({count(len(without), 'gate')} without a row in this run)")
+    lines += _first_at_fault(run)
     lines += _not_run(run)
     # Indented, so that no reason that a row gives can begin a line like a verdict.
     told = one_line(f"Not shown: {not_shown(run)}")
@@ -70,6 +73,24 @@ def _cells(texts: Sequence[str]) -> list[str]:
         shown = line if len(line) <= width else f"{line[: width - 1]}…"
         cells.append(shown.rjust(width) if name in _FIGURES else shown.ljust(width))
     return cells
+
+
+def _first_at_fault(run: Run) -> list[str]:
+    found = places(run.rows)
+    lines = []
+    for place in found[:_PLACES]:
+        lines += textwrap.wrap(
+            one_line(place.said), _WIDTH, initial_indent="  ", subsequent_indent=" " * 6
+        )
+        lines.append(f"      {_entries(place.rows)}, as {one_line(place.rows[0].key)}")
+    if rest := found[_PLACES:]:
+        more = [row for place in rest for row in place.rows]
+        lines.append(f"  and {len(rest)} more, of {_entries(more)}")
+    return ["", "First at fault:", *lines] if lines else []
+
+
+def _entries(rows: Sequence[Row]) -> str:
+    return count(len(rows), "entry", "entries")
 
 
 def _not_run(run: Run) -> list[str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from aprverify.evidence.closest import tolerance_margin
-from aprverify.evidence.markdown import observed_and_bound
+from aprverify.evidence.localized import places
+from aprverify.evidence.markdown import count, observed_and_bound
 from aprverify.evidence.records import ContractRecord, Row, Run, TestRecord, instant
+from aprverify.evidence.reproduction import options
 from aprverify.evidence.values import encode
 from aprverify.explain.divergence import divergence
 from aprverify.explain.planted import Cause, Planted, claim_key
@@ -128,6 +131,7 @@ class Failures:
             broken=tuple(_broken(failed[0], test)),
             held_claims=_held_claims(failed[0], test),
             divergence=tuple(divergence(failed[0], self._planted.clean(failed[0]))),
+            first_at_fault=tuple(_first_at_fault(failed)),
         )
 
     def _surroundings(self, tests: Sequence[str]) -> Surroundings:
@@ -157,7 +161,8 @@ class Failures:
 
     def _next(self, lead: Row) -> Iterator[str]:
         if "localize" in self._commands:
-            yield f"aprverify localize {lead.test}"
+            asked = [lead.test, f"--case={lead.case_id}", *options(self._run, lead)]
+            yield shlex.join(["aprverify", "localize", *asked])
         good, bad = self._last_good(lead), self._run.header.source.commit
         if "bisect" in self._commands and good and bad and good != bad:
             yield f"aprverify bisect {good} {bad} {lead.test}"
@@ -253,6 +258,12 @@ def _broken(row: Row, test: TestRecord) -> Iterator[Broken]:
                 bound=bound,
                 margin=None if margin is None else encode(margin),
             )
+
+
+def _first_at_fault(failed: Sequence[Row]) -> Iterator[str]:
+    for place in places(failed):
+        cases = f" (in {count(len(place.rows), 'case')})" if len(failed) > 1 else ""
+        yield f"{place.said}{cases}"
 
 
 def _held_claims(row: Row, test: TestRecord) -> tuple[str, ...]:

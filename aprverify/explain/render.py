@@ -71,6 +71,7 @@ def _failed_test(test: FailedTest) -> Iterator[str]:
     yield from _many("observed", [_broken(broken) for broken in test.broken])
     if test.held_claims:
         yield from _wrapped("held beside it", f"claims {', '.join(test.held_claims)}")
+    yield from _many("first at fault", test.first_at_fault)
     yield from _many("went wrong at", test.divergence or ["the row names no place"])
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 from aprverify.contract.model import spell
 from aprverify.evidence.markdown import number
 from aprverify.evidence.provenance import where
 from aprverify.evidence.records import Environment, Row, Run
+from aprverify.evidence.reproduction import command, given_assets, options
 from aprverify.explain.story import Reproduction
 
 _SELECTABLE = re.compile(r"[A-Za-z0-9._+-]+")
@@ -20,20 +20,16 @@ _NUMERIC = ("torch", "numpy", "triton", "transformers")
 
 def reproduction(run: Run, row: Row) -> Reproduction:
     """How the entry is run again, by itself and as evidence."""
-    assets = _assets(run, row)
-    options = [f"--subject={run.header.subject}", *(f"--asset={name}=FILE" for name in assets)]
-    teeth = "declared" if row.defect is not None else "none"
-    # After `--` nothing is an option, whatever the run calls its entries.
-    entry = ["pytest", *options, "--teeth", teeth, "--", row.nodeid]
     expression, others = selection(run, row)
-    recorded = ["aprverify", "verify", *options, "--teeth", teeth, "-k", expression]
+    teeth = "declared" if row.defect is not None else "none"
+    recorded = ["aprverify", "verify", *options(run, row), "--teeth", teeth, "-k", expression]
     source = run.header.source
     dirty = {True: " with uncommitted changes", False: ", clean", None: ""}[source.dirty]
     machine = next(e for e in run.environments if e.id == row.environment)
     return Reproduction(
-        entry=_shell(entry) if row.nodeid else "",
-        recorded=_shell(recorded),
-        needs=tuple(_needs(row, assets)),
+        entry=command(run, row) if row.nodeid else "",
+        recorded=shlex.join(recorded),
+        needs=tuple(_needs(row, given_assets(run, row))),
         others=others,
         seed=_seed(row),
         commit=f"{source.commit}{dirty}" if source.commit else "unknown (no git)",
@@ -73,16 +69,6 @@ def _pairs(row: Row) -> dict[str, str]:
     return {**pairs, **({"defect": row.defect} if row.defect else {})}
 
 
-def _assets(run: Run, row: Row) -> list[str]:
-    """The assets that this entry used and that were named on the command line."""
-    words = run.header.command
-    named = [after for before, after in pairwise(words) if before == "--asset"]
-    named += [word.removeprefix("--asset=") for word in words if word.startswith("--asset=")]
-    return sorted(
-        {name for name in (text.partition("=")[0] for text in named) if name in row.assets}
-    )
-
-
 def _needs(row: Row, given: Sequence[str]) -> Iterator[str]:
     for name, digest in sorted(row.assets.items()):
         how = "name its file" if name in given else "`aprverify fetch` gets it"
@@ -99,7 +85,3 @@ def _versions(machine: Environment) -> str:
     variables = [f"{name}={value}" for name, value in sorted(machine.variables.items())]
     memory = f"{number(machine.memory_gib)} GiB"
     return ", ".join([f"Python {machine.python}", *packages, *driver, memory, *variables])
-
-
-def _shell(words: Sequence[str]) -> str:
-    return shlex.join(words)

@@ -32,6 +32,8 @@ class FailedTest:
         broken: its comparisons that do not hold.
         held_claims: its claims that hold.
         divergence: where it went wrong first, or worst, as far as the row says.
+        first_at_fault: what was named when its failed entries ran once more, watched, or why
+            nothing was; empty where that was not tried.
         held_cases: how many of its cases held in this run.
     """
 
@@ -48,6 +50,7 @@ class FailedTest:
     broken: tuple[Broken, ...]
     held_claims: tuple[str, ...]
     divergence: tuple[str, ...]
+    first_at_fault: tuple[str, ...]
 
 
 @dataclass(frozen=True)

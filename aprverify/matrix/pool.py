@@ -6,34 +6,25 @@ process is replaced, and the rest of its lot goes on.
 
 from __future__ import annotations
 
-import json
 import os
-import queue
 import secrets
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 from aprverify.matrix.selection import Lot
 from aprverify.plugin.lanes import device_of_worker, share_of_cores
+from aprverify.talk import Body, Talk, WorkerDied
 
 PATIENCE = 60.0
 """Seconds without a word after which a process that should have given up by itself is ended."""
-Body = dict[str, Any]
 T = TypeVar("T")
-
-
-class WorkerDied(Exception):
-    """It crashed, or said nothing for too long."""
-
-
-class Closed(Exception):
-    """The pool was closed while there was work left."""
 
 
 @dataclass(frozen=True)
@@ -65,76 +56,12 @@ class Command:
         )
 
 
-class Talk:
-    """One worker, started when first needed and again when it has died."""
-
-    def __init__(self, command: Command, number: int) -> None:
-        self._command, self._number = command, number
-        self._process: subprocess.Popen[str] | None = None
-        self._closed = False
-        self._lines: queue.Queue[str] = queue.Queue()
-
-    def tell(self, order: Mapping[str, Any]) -> None:
-        """Give an order."""
-        if self._closed:
-            raise Closed
-        if self._process is None:
-            self._process = self._command.start(self._number)
-            self._lines = queue.Queue()
-            reader = threading.Thread(target=_drain, args=(self._process, self._lines), daemon=True)
-            reader.start()
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise WorkerDied("the worker process died") from None
-
-    def answer(self) -> Body:
-        """The next answer.
-
-        Raises:
-            WorkerDied: there will be none.
-            Closed: there will be none, because the pool was closed.
-        """
-        try:
-            line = self._lines.get(timeout=self._command.limit + PATIENCE)
-        except queue.Empty:
-            self.end()
-            raise WorkerDied("the worker process hung and was ended") from None
-        if not line:
-            if self._closed:
-                raise Closed
-            self.end()
-            raise WorkerDied("the worker process died: crash or out of memory")
-        body: Body = json.loads(line)
-        return body
-
-    def close(self) -> None:
-        """End the process, and start no other."""
-        self._closed = True
-        self.end()
-
-    def end(self) -> None:
-        """End the process; the next order starts another."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-
-def _drain(process: subprocess.Popen[str], lines: queue.Queue[str]) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        lines.put(line)
-    lines.put("")
-
-
 class Pool:
     """Shares work among workers until there is none left, or no time."""
 
     def __init__(self, command: Command) -> None:
-        self._talks = [Talk(command, number) for number in range(command.workers)]
+        patience = command.limit + PATIENCE
+        self._talks = [Talk(partial(command.start, n), patience) for n in range(command.workers)]
         self._lock = threading.Lock()
 
     def close(self) -> None:

@@ -86,8 +86,6 @@ class Trials:
             error = raised
         if attempt.plant is not None and attempt.plant_report is not None:
             attempt.plant.collect(attempt.plant_report)
-        if any(kind.__name__ == "NotSupported" for kind in type(error).__mro__):
-            error = NotRun("subject", str(error), "")
         attempt.conclude(error)
 
 

@@ -14,21 +14,17 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TextIO
 
-from aprverify.assets import AssetStore
-from aprverify.contract.lint import load_suite
 from aprverify.environment import describe_environment
 from aprverify.matrix.reach import Place, replaced, watched
 from aprverify.matrix.trial import Trials
-from aprverify.plan import Entry, make_plan
-from aprverify.planting import PROTOCOL, call_by_name, load_defects
-from aprverify.plugin.state import State
-from aprverify.suite import find_suite
+from aprverify.plan import Entry
+from aprverify.planting import PROTOCOL, call_by_name
+from aprverify.plugin.state import State, state_of_worker
 
 
 class Worker:
@@ -88,27 +84,9 @@ def main() -> None:
     # Falsifiers may print; the answers keep the real output for themselves.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    worker = Worker(worker_state(suite_name, subject, assets), float(limit), answers)
+    worker = Worker(state_of_worker(suite_name, subject, assets), float(limit), answers)
     for line in sys.stdin:
         worker.obey(json.loads(line))
-
-
-def worker_state(suite_name: str, subject: str, assets: Iterable[str]) -> State:
-    """Suite, contracts and defects; `assets`: ``NAME=FILE`` each."""
-    suite = find_suite(suite_name)
-    loaded = load_suite(suite)
-    pairs = (text.partition("=") for text in assets)
-    return State(
-        suite=suite,
-        loaded=loaded,
-        entries=make_plan(loaded.contracts, teeth="none"),
-        defects=load_defects(suite),
-        subject_name=subject,
-        subject_target=suite.subject(subject),
-        lane="all",
-        teeth="none",
-        assets=AssetStore(suite.assets_file, {n: Path(p).resolve() for n, _, p in pairs}),
-    )
 
 
 if __name__ == "__main__":

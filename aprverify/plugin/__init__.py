@@ -220,19 +220,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         error = raised
     if attempt.plant is not None and attempt.plant_report is not None:
         attempt.plant.collect(attempt.plant_report)
-    final = attempt.conclude(_translated(error))
+    final = attempt.conclude(error)
     if isinstance(final, NotRun):
         pytest.skip(f"NOT RUN: {final}")
     if final is not None:
         raise final
     return True
-
-
-def _translated(error: BaseException | None) -> BaseException | None:
-    # Subjects live behind a protocol that aprverify does not import: known by class name.
-    if any(kind.__name__ == "NotSupported" for kind in type(error).__mro__):
-        return NotRun("subject", str(error), "")
-    return error
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -246,7 +239,7 @@ def pytest_runtest_makereport(
         return report
     error = call.excinfo.value if call.excinfo is not None else None
     if error is not None and attempt.reason is None and not _concluded(attempt, call):
-        attempt.failed(str(call.when), _translated(error) or error)
+        attempt.failed(str(call.when), error)
     wording.agree(report, attempt, error)
     if call.when == "teardown":
         report.user_properties.append((ROW, _payload(item, attempt)))

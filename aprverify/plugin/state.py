@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from aprverify.plan import Entry, make_plan
 from aprverify.planting import PROTOCOL, Defect, PlantingError, call_by_name, load_defects
 from aprverify.plugin.attempt import Attempt
 from aprverify.source_id import source_id
-from aprverify.suite import Suite
+from aprverify.suite import Suite, find_suite
 
 STATE = pytest.StashKey["State"]()
 ATTEMPT = pytest.StashKey[Attempt]()
@@ -112,6 +112,28 @@ def build_state(config: pytest.Config, suite: Suite) -> State:
         lane=lane,
         teeth=teeth,
         assets=AssetStore(suite.assets_file, overrides),
+    )
+
+
+def state_of_worker(suite_name: str, subject: str, assets: Iterable[str]) -> State:
+    """The same for a process that runs falsifiers without pytest; `assets`: ``NAME=FILE`` each.
+
+    Raises:
+        SuiteError: no such suite or subject.
+    """
+    suite = find_suite(suite_name)
+    loaded = load_suite(suite)
+    pairs = (text.partition("=") for text in assets)
+    return State(
+        suite=suite,
+        loaded=loaded,
+        entries=make_plan(loaded.contracts, teeth="none"),
+        defects=load_defects(suite),
+        subject_name=subject,
+        subject_target=suite.subject(subject),
+        lane="all",
+        teeth="none",
+        assets=AssetStore(suite.assets_file, {n: Path(p).resolve() for n, _, p in pairs}),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from aprverify.evidence.localized import first_fault
 from aprverify.evidence.markdown import clip, observed_and_bound
 from aprverify.evidence.records import ContractRecord, Row, Run, TestRecord
 
@@ -45,5 +46,7 @@ def what_happened(row: Row, test: TestRecord) -> str:
         return f"the planted defect {row.defect} changed outputs, and yet every claim held"
     failing = (c for c in row.comparisons if not c.holds)
     told = (f"claim {c.claim}: {c.text} ({' '.join(observed_and_bound(c))})" for c in failing)
+    seen = row.localization
+    fault = f" First at fault: {first_fault(seen)}." if seen is not None else ""
     look = f" Look at: {test.if_fails}" if test.if_fails else ""
-    return f"falsified: {'; '.join(told)}.{look}"
+    return f"falsified: {'; '.join(told)}.{fault}{look}"

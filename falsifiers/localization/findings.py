@@ -19,6 +19,7 @@ from falsifiers.operator_parity import _gain_error
 UNKNOWN = "no known fault fits"
 _LEAST = 1e-12
 """Smaller differences from float64 are float64's own."""
+_TRUSTED = 2.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,11 @@ class Finding:
             return f"{self.where}: {self.fault} ({self.tensor}{given})"
         size = f"{self.times_bound:.3g} × bound"
         return f"{self.where}: {self.fault} ({self.tensor}: error {size}{given})"
+
+
+def trusted(finding: Finding) -> bool:
+    """Whether it is further from its bound than right operators were seen to get (1.9 times)."""
+    return finding.times_bound >= _TRUSTED
 
 
 @dataclass(frozen=True)

@@ -47,14 +47,19 @@ def _faults(name: str, ours: Tensors, right: Tensors) -> Iterator[str]:
         # A tied head has no entry of its own.
         yield "is in the model and not in the file"
     else:
-        value, wanted = ours[name].detach().cpu(), right[name].cpu()
+        value = ours[name].detach()
+        wanted = right[name].to(value.device)
         if value.shape != wanted.shape or not torch.equal(value, wanted):
             yield _instead(name, value, wanted, right)
 
 
 def _instead(name: str, value: Tensor, wanted: Tensor, right: Tensors) -> str:
     for other, tensor in right.items():
-        if other != name and tensor.shape == value.shape and torch.equal(value, tensor.cpu()):
+        if (
+            other != name
+            and tensor.shape == value.shape
+            and torch.equal(value, tensor.to(value.device))
+        ):
             return f"holds {other} instead"
     exact = wanted.double()
     for words, guess in guesses(value, exact):

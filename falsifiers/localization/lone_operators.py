@@ -67,7 +67,7 @@ class ObservedOperators:
         call: Callable[[dict[str, Tensor]], Any],
     ) -> tuple[Tensor, ...]:
         self.finish()
-        done = self._observer.look.findings or self._judged >= _JUDGED
+        done = self._observer.settled or self._judged >= _JUDGED
         if done or any(t.numel() == 0 for t in given.values()):
             result = call(given)
             return result if isinstance(result, tuple) else (result,)
@@ -93,7 +93,7 @@ class ObservedOperators:
     def finish(self) -> None:
         """Judge the calls whose gradients have arrived, or will not."""
         for call in self._waiting:
-            if not self._observer.look.findings:
+            if not self._observer.settled:
                 self._judged += 1
                 self._observer.take(self._look(call), call.record.kind)
         self._waiting.clear()
@@ -113,7 +113,7 @@ class ObservedOperators:
                     grad_inputs=gradients,
                     grad_parameters=of_weight,
                 )
-                look.add(judge.backward(full))
+                look.add(judge.backward(full, call.wanted))
         except (RuntimeError, ValueError) as error:
             self._observer.notes[f"{record.kind} was not judged: {error}"[:200]] = None
             return Look()

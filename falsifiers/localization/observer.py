@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from falsifiers.localization.findings import Bounds, Look
+from falsifiers.localization.findings import Bounds, Look, trusted
 from falsifiers.localization.initial import file_weights, judge_parameters
 from falsifiers.localization.lone_operators import ObservedOperators
 from falsifiers.localization.results import judge_evaluation, judge_gradients, judge_logits
@@ -47,6 +47,7 @@ class Observer:
         look: findings and points so far, causes first.
         notes: what could not be looked at, and why.
         layers: of the last instance.
+        looks: how often anything was looked at.
     """
 
     bounds: Bounds
@@ -54,9 +55,15 @@ class Observer:
     look: Look = field(default_factory=Look)
     notes: dict[str, None] = field(default_factory=dict)
     layers: int = 0
+    looks: int = 0
     traces: int = 0
     steps: int = 0
     operators: list[ObservedOperators] = field(default_factory=list)
+
+    @property
+    def settled(self) -> bool:
+        """Whether something was found that a right operator never shows."""
+        return any(trusted(finding) for finding in self.look.findings)
 
     def subject(self, inner: Any) -> ObservedSubject:
         """The subject to hand to the falsifier."""
@@ -64,15 +71,17 @@ class Observer:
 
     def take(self, look: Look, call: str) -> None:
         """Keep what a look showed."""
+        self.looks += 1
         found = [replace(finding, seen_in=call) for finding in look.findings]
-        if look.points and (found or not self.look.points) and not self.look.findings:
+        if look.points and (found or not self.look.points) and not self.settled:
             self.look.points = look.points  # the picture is that of the look that found it
         self.look.findings += found
 
     def finish(self) -> None:
-        """Judge what still waits for its gradients."""
+        """Judge what still waits for its gradients; then doubtful findings come last."""
         for operators in self.operators:
             operators.finish()
+        self.look.findings.sort(key=lambda finding: not trusted(finding))
 
 
 class ObservedSubject:
@@ -121,7 +130,9 @@ class ObservedInstance:
         self._inner, self._asked, self._dtype, self._observer = inner, asked, dtype, observer
         self._seen: set[tuple[Any, ...]] = set()
         self._version = 0
-        self._imposed = False
+        self._imposed: set[str] = set()
+        self._passes: dict[str, list[Tensor]] | None = None
+        self._looking = False
         self._records: Sequence[OperatorRecord] = ()
         observer.layers = asked["num_layers"]
 
@@ -186,16 +197,23 @@ class ObservedInstance:
         return ours
 
     def on_gradient(self, name: str, hook: Any) -> None:
-        """See the protocol. From here on gradients are the falsifier's, not the model's."""
-        self._imposed = True
-        said = "the falsifier imposes gradients of its own: the backward pass was not judged"
-        self._observer.notes[said] = None
-        self._inner.on_gradient(name, hook)
+        """See the protocol. A hook may count its calls, so ours do not reach it."""
+        self._imposed.add(name)
+
+        def watched(gradient: Tensor) -> Tensor:
+            if self._looking:
+                return gradient
+            imposed: Tensor = hook(gradient)
+            if self._passes is not None:
+                self._passes.setdefault(name, []).append(imposed.detach().clone())
+            return imposed
+
+        self._inner.on_gradient(name, watched)
 
     def trace(self, batch: Batch) -> Sequence[OperatorRecord]:
         """See the protocol."""
         records: Sequence[OperatorRecord] = self._inner.trace(batch)
-        if not self._observer.look.findings:
+        if not self._observer.settled:
             self._judge(records, batch, "trace")
         return records
 
@@ -203,17 +221,19 @@ class ObservedInstance:
         """See the protocol."""
         batches = list(micro_batches(batch))
         self._trace(batches[0], "train_step")
-        known = not self._observer.look.findings and self._observer.steps < _STEPS
+        known = not self._observer.settled and self._observer.steps < _STEPS
         before = micros = None
         if known:
             with self._judging("train_step"):
                 micros = [self._micro(one) for one in batches]
                 before = self._state()
+        self._passes = {} if self._imposed and known else None
         metrics: StepMetrics = self._inner.train_step(batch, lr=lr)
         self._version += 1
         if before is not None and micros is not None:
             self._observer.steps += 1
             with self._judging("train_step"):
+                micros = self._as_imposed(micros, metrics)
                 step = Step(
                     before, self._state(), metrics, micros, lr, self._observer.hyper, self._dtype
                 )
@@ -229,7 +249,7 @@ class ObservedInstance:
         """Trace these inputs unless that was done; whether the call is to be judged too."""
         key = (self._version, call, tuple(batch.tokens.shape), int(batch.tokens.sum()))
         observer = self._observer
-        if key in self._seen or observer.look.findings or observer.traces >= _TRACES:
+        if key in self._seen or observer.settled or observer.traces >= _TRACES:
             return False
         self._seen.add(key)
         observer.traces += 1
@@ -238,13 +258,13 @@ class ObservedInstance:
             # A copy: what one path does to its buffers must not reach the next.
             self._records = self._inner.trace(batch)
             self._judge(self._records, batch, call)
-        return not observer.look.findings
+        return not observer.settled
 
     def _judge(self, records: Sequence[OperatorRecord], batch: Batch, call: str) -> None:
         with self._judging(call):
             look = judge_trace(
                 records, batch.to(self._inner.device), self._asked, self._dtype,
-                self._inner.parameters(), self._observer.bounds, backward=not self._imposed,
+                self._inner.parameters(), self._observer.bounds,
             )  # fmt: skip
             self._observer.take(look, call)
 
@@ -254,6 +274,29 @@ class ObservedInstance:
     def _micro(self, batch: Batch) -> Micro:
         loss, gradients = self._inner.loss_and_gradients(batch)
         return Micro(loss, gradients, batch.targets)
+
+    def _as_imposed(self, micros: list[Micro], metrics: StepMetrics) -> list[Micro]:
+        """The micro-batches with the gradients that the falsifier's hooks put in their place.
+
+        A hook sees what is added up, and so each micro-batch's share of the whole.
+        """
+        passes, self._passes = self._passes, None
+        if not passes:
+            return micros
+        if any(len(found) != len(micros) for found in passes.values()):
+            raise ValueError("another number of backward passes than micro-batches")
+        targets = sum(micro.targets for micro in micros)
+        return [
+            Micro(
+                metrics.train_loss,
+                {
+                    n: passes[n][i].double() * (targets / micro.targets) if n in passes else g
+                    for n, g in micro.gradients.items()
+                },
+                micro.targets,
+            )
+            for i, micro in enumerate(micros)
+        ]
 
     def _state(self) -> State:
         weights = {n: p.detach().clone() for n, p in self._inner.parameters().items()}
@@ -271,19 +314,20 @@ class ObservedInstance:
         return state
 
     def _judging(self, call: str) -> _Judging:
-        return _Judging(self._observer, call)
+        return _Judging(self, call)
 
 
 class _Judging:
     """A look that fails is a note: the falsifier must go on as if nobody looked."""
 
-    def __init__(self, observer: Observer, call: str) -> None:
-        self._observer, self._call = observer, call
+    def __init__(self, instance: ObservedInstance, call: str) -> None:
+        self._instance, self._observer, self._call = instance, instance._observer, call
 
     def __enter__(self) -> None:
-        pass
+        self._instance._looking = True
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> bool:
+        self._instance._looking = False
         if not isinstance(error, Exception):
             return False
         said = f"{self._call} was not looked at: {type(error).__name__}: {str(error)[:200]}"

@@ -7,7 +7,7 @@ error and never for what it was handed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,6 +23,8 @@ from falsifiers.reference.operators import recompute, recompute_backward
 from falsifiers.subject import OperatorRecord
 
 Tensors = Mapping[str, Tensor]
+_NOTHING = 1e-6
+"""What float32 leaves of terms that cancel, relative to them."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Judge:
             look.findings.append(Finding("forward", record.name, worst, times[worst], fault))
         return look
 
-    def backward(self, record: OperatorRecord) -> Look:
-        """The gradients that it passed on, and those of its parameters."""
+    def backward(self, record: OperatorRecord, wanted: Container[str] | None = None) -> Look:
+        """The gradients that it passed on, and those of its parameters; or the `wanted` ones."""
         look = Look()
         if not record.grad_outputs:
             return look
@@ -68,6 +70,7 @@ class Judge:
             _joined(recompute_backward(*arguments, record.grad_outputs, dtype))
             for dtype in (torch.float64, self.dtype)
         )
+        exact = {n: g for n, g in exact.items() if wanted is None or n in wanted}
         ours = {**record.grad_inputs, **record.grad_parameters}
         fits = self._backward_fits(record, exact, eager)
         times = {n: fits[n](ours[n], exact[n]) if n in ours else math.inf for n in exact}
@@ -97,8 +100,7 @@ class Judge:
         if record.kind == "linear_cross_entropy":
             # The sum is one float32 number whatever the activations are, and can be right by luck.
             least = max(least, torch.finfo(torch.float32).eps)
-        if least == 0.0:  # right by luck, as a zero or a power of two is
-            least = max(rounding(reference, self.dtype), torch.finfo(self.dtype).eps / 2)
+        least = self._without_luck(least, reference)
         gain = None
         # Claimed of narrow dtypes only: in float32 plain torch's gain error is often luck.
         if reference.ndim > 1 and self.dtype != torch.float32:
@@ -122,10 +124,17 @@ class Judge:
             least = max(relative_error(eager[name], reference), floor)
             if name in kernel:
                 least = max(least, relative_error(kernel[name], reference))
-            if least == 0.0:
-                least = max(least, rounding(reference, self.dtype))
-            fits[name] = _fitted(reference, least, factor)
+            least = self._without_luck(least, reference)
+            size = max(float(g.double().norm()) for g in record.grad_outputs.values())
+            fits[name] = _fitted(reference, least, factor, nothing=size)
         return fits
+
+    def _without_luck(self, least: float, reference: Tensor) -> float:
+        """Plain torch is right by luck where a result is a zero, a power of two, or one number."""
+        unit = torch.finfo(self.dtype).eps / 2
+        if self.dtype == torch.float32 or least == 0.0:
+            return max(least, rounding(reference, self.dtype), unit)
+        return least
 
     def _forward_fault(
         self,
@@ -221,16 +230,23 @@ def _said(parts: list[tuple[str, str]], tensors: int, of: str) -> str:
 
 
 def _fitted(
-    exact: Tensor, least: float, factor: float, gain: tuple[float, float] | None = None
+    exact: Tensor,
+    least: float,
+    factor: float,
+    gain: tuple[float, float] | None = None,
+    nothing: float = 0.0,
 ) -> Callable[[Tensor, Tensor], float]:
     """How badly a tensor fits another, in units of the bound of `exact`.
 
     The bound stays what it is in absolute terms: an alternative that is smaller than the exact
-    result, a product without its bias, say, is not held to a narrower one.
+    result, a product without its bias, say, is not held to a narrower one. Where the exact result
+    is zero, rounding leaves what is little beside `nothing`, the size of what it was made of.
     """
     norm = float(exact.norm())
 
     def fit(ours: Tensor, other: Tensor) -> float:
+        if norm == 0.0 and nothing and other is exact and ours.shape == exact.shape:
+            return float(ours.double().norm()) / (nothing * factor * max(least, _NOTHING))
         size = float(other.norm())
         wider = max(1.0, norm / size) if size > 0.0 else 1.0
         wide_gain = None if gain is None else (gain[0] * wider, gain[1])

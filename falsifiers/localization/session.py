@@ -28,9 +28,10 @@ def observe(subject: Any, constants: Mapping[str, float]) -> tuple[Any, Observer
 
 
 def account(observer: Observer) -> dict[str, Any]:
-    """What was seen: findings, errors by depth in units of their bound, notes."""
+    """What was seen: findings, errors by depth in units of their bound, notes, if anything was."""
     observer.finish()
-    return {**_plain(observer.look, observer.layers), "notes": list(observer.notes)}
+    seen = _plain(observer.look, observer.layers)
+    return {**seen, "notes": list(observer.notes), "looked": observer.looks > 0}
 
 
 def compare(one: str, other: str) -> dict[str, Any]:

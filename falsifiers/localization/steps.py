@@ -23,6 +23,8 @@ from falsifiers.subject_parts import Moments
 
 Tensors = Mapping[str, Tensor]
 _FLOAT32 = torch.finfo(torch.float32).eps
+_CANCELS = 0.03
+"""The share of the largest gradient below which a tensor's own is small by cancellation."""
 _TOLERANCES = {"float32": 1e-4, "bfloat16": 1e-2}
 """Relative: sums in another order, and a gradient read back from a moment, differ by less."""
 
@@ -143,6 +145,7 @@ def _backward(step: Step) -> Iterator[Finding]:
     used, own = step.used(), step.gradient()
     factor = _common_factor(used, own)
     errors = {n: relative_error(used[n], own[n] * factor) for n in own if n in used}
+    errors = _without_cancelled(step, own, errors)
     absent = [n for n in own if n not in used]
     wrong = [n for n in reversed(list(own)) if n in absent or not errors[n] <= step.tolerance]
     if not wrong:
@@ -156,6 +159,18 @@ def _backward(step: Step) -> Iterator[Finding]:
         return
     fault = _gradient_fault(step, used, where)
     yield _finding(step, "backward", where, errors[where], fault)
+
+
+def _without_cancelled(step: Step, own: Tensors, errors: dict[str, float]) -> dict[str, float]:
+    """In a narrow dtype, relative errors of what nearly cancels by a larger size than its own.
+
+    The exact gradient of a k bias is next to nothing: what is left of it there is rounding.
+    """
+    largest = max((float(g.norm()) for g in own.values()), default=0.0)
+    if step.dtype == "float32" or largest == 0.0:
+        return errors
+    shares = {n: float(own[n].norm()) / (_CANCELS * largest) for n in errors}
+    return {n: error * min(1.0, shares[n]) for n, error in errors.items()}
 
 
 def _gradient_fault(step: Step, used: Tensors, where: str) -> str:
@@ -197,7 +212,7 @@ def _clipping(step: Step) -> Iterator[Finding]:
     norm, right = global_norm(own), _clip(step, own)
     factor = _common_factor(used, own)
     factors = {n: _common_factor({n: used[n]}, {n: own[n]}) for n in own}
-    errors = {n: abs(f - right) / right for n, f in factors.items()}
+    errors = _without_cancelled(step, own, {n: abs(f - right) / right for n, f in factors.items()})
     worst = max(errors, key=lambda n: errors[n])
     if errors[worst] <= step.tolerance:
         return
@@ -262,7 +277,10 @@ def _moments(step: Step) -> Iterator[Finding]:
             return
         was = old.exp_avg_sq.double() if old else torch.zeros_like(used[name])
         square, ours = used[name].square(), moments.exp_avg_sq.double()
-        error = relative_error(ours, beta2 * was + (1 - beta2) * square)
+        wanted = beta2 * was + (1 - beta2) * square
+        if float(wanted.abs().max()) < torch.finfo(torch.float32).tiny:
+            continue  # too small a square for a float32
+        error = relative_error(ours, wanted)
         if not error <= 10 * step.tolerance:  # squares have twice the relative error
             change = square - was
             power = float(change.square().sum())
@@ -298,6 +316,7 @@ def _misfits(step: Step, rate: float, update: _Update) -> dict[str, float]:
         first, second = moments.exp_avg.double(), moments.exp_avg_sq.double()
         change = update(was, first, second, moments.step, step.hyper)
         allowed = 2 * _FLOAT32 * was.abs() + 10 * step.tolerance * rate * (1 + change.abs())
+        allowed += torch.finfo(torch.float32).tiny  # a zero at a rate of zero
         found[name] = float(((now - was + rate * change).abs() / allowed).max())
     return found
 

@@ -24,8 +24,6 @@ def judge_trace(
     dtype: str,
     parameters: Mapping[str, Tensor],
     bounds: Bounds,
-    *,
-    backward: bool = True,
 ) -> Look:
     """Everything that leaves its bound, causes first.
 
@@ -37,7 +35,6 @@ def judge_trace(
         dtype: the compute dtype that it asked for.
         parameters: of the instance, by name.
         bounds: factors over plain torch's error.
-        backward: whether gradients are the model's own, and not imposed by the falsifier.
     """
     settings = {"eps": asked["rms_norm_eps"], "theta": asked["rope_theta"]}
     records = [replace(r, settings={**r.settings, **settings}) for r in records]
@@ -54,7 +51,7 @@ def judge_trace(
         for finding in _parameters(record, asked, parameters):
             look.findings.append(finding)
         look.add(Judge(bounds, plain, _others(record, parameters)).forward(record))
-    for index in reversed(range(len(records))) if backward else ():
+    for index in reversed(range(len(records))):
         look.add(back.get(index, Look()))
         look.add(Judge(bounds, plain, {}).backward(records[index]))
     return look

@@ -280,6 +280,24 @@ def test_another_trainer_is_moved_by_its_name(toy: Toy, tmp_path: Path) -> None:
     assert done.returncode == 0 and f"first bad commit {bad}" in done.stdout, done.stderr
 
 
+def test_what_somebody_adds_to_every_pytest_has_no_say(toy: Toy) -> None:
+    """Options, plugins and settings of one's own: the verdicts are those of `verify`."""
+    toy.write({"toysuite/bystander.py": "raise RuntimeError('loaded')\n"})
+    _history(toy).commit("add", _core(_FALSE))
+    variables = {
+        **toy.env(),
+        "PYTEST_ADDOPTS": "-k nothing-at-all",
+        "PYTEST_PLUGINS": "toysuite.bystander",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "aprverify", "--suite", "toy", "probe", ID],
+        cwd=toy.root, env=variables, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "observed 4, bound == 3" in done.stdout
+
+
 def test_mistakes_in_the_question_are_told_apart(toy: Toy, tmp_path: Path) -> None:
     """Swapped ends, equal ends, unknown commits and too few words are usage errors."""
     history = _history(toy)

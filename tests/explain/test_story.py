@@ -54,7 +54,7 @@ def test_a_failure_is_told_with_what_it_guards_against_and_how_to_see_it_again(
     for told in (
         "Eval loss is near ln V", "A loss was once made up.", "Doe 2020", "No loss is made up",
         "loss <= bound: 41 <= 1 nats", "the loss function | its mean", "eps: likeness 1.00",
-        "pytest --subject=bundled --teeth none -- 'contracts/a.yaml::falsify_eval[cpu-a]'",
+        "pytest --subject=bundled -- 'contracts/a.yaml::falsify_eval[cpu-a]'",
         "aprverify verify --subject=bundled --teeth none -k TEST-A", "1 other case held",
         f"{'c' * 40} with uncommitted changes", "Some CPU", "torch 2.13.0",
     ):  # fmt: skip
@@ -210,10 +210,11 @@ def test_commands_of_other_builds_are_not_advised(tmp_path: Path) -> None:
     both = frozenset({"localize", "bisect"})
     assert tell(run, [good]).failures[0].next == ("aprverify list TEST-A",)
     assert tell(run, [good], commands=both).failures[0].next[:2] == (
-        "aprverify localize TEST-A",
+        "aprverify localize TEST-A --case=cpu-a --subject=bundled",
         f"aprverify bisect {'a' * 40} {'b' * 40} TEST-A",
     )
-    assert tell(run, commands=both).failures[0].next[0] == "aprverify localize TEST-A"
+    (only,) = tell(run, commands=both).failures
+    assert only.next[0].startswith("aprverify localize TEST-A ")
     assert len(tell(run, commands=both).failures[0].next) == 2
 
 

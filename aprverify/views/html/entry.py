@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from aprverify.evidence.localized import first_fault
 from aprverify.evidence.markdown import clip, count
 from aprverify.evidence.provenance import where
 from aprverify.evidence.records import Row, TestRecord
@@ -45,6 +46,8 @@ def _verdict(row: Row, test: TestRecord) -> Iterator[tuple[str, str | list[str]]
     )
     if row.reason is not None and row.reason.remedy:
         yield "To let it run", element("code", row.reason.remedy)
+    if row.localization is not None:
+        yield "First at fault", first_fault(row.localization)
     if row.outcome in ("falsified", "survived", "broken", "inconclusive"):
         yield "Look at", clip(test.if_fails, _REPEATED)
     if row.defect is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from aprverify.localizing import Localized
+from aprverify.localizing.watch import Localized
 from aprverify.views.pictures.plot import HEIGHT, WIDTH, Line, Plot, drawn
 from aprverify.views.pictures.svg import clipped, document, label
 

@@ -22,6 +22,7 @@ from aprverify.plan import Entry
 from aprverify.planting import Defect, Plant, planted
 from aprverify.plugin.attempt import Attempt
 from aprverify.plugin.in_process import call_falsifier
+from aprverify.plugin.requirements import check_requirements
 from aprverify.suite import Suite, SuiteError
 
 _SESSION = "localization.session"
@@ -41,6 +42,7 @@ class Localized:
         findings: plain mappings, causes first: ``sentence``, ``where``, ``fault``, …
         by_depth: (depth, error ÷ bound) by phase.
         notes: what could not be looked at, and why.
+        looked: whether anything was looked at.
     """
 
     entry: Entry
@@ -50,6 +52,7 @@ class Localized:
     findings: list[dict[str, Any]]
     by_depth: dict[str, list[tuple[int, float]]]
     notes: list[str]
+    looked: bool
 
 
 def session_of(suite: Suite) -> Any:
@@ -116,6 +119,7 @@ def localize(
         tmp_path.mkdir()
         error: BaseException | None = None
         try:
+            check_requirements(entry, assets)
             call_falsifier(suite, attempt, watched, assets, tmp_path)
         except Exception as raised:
             error = raised

@@ -18,7 +18,7 @@ from pathlib import Path
 from aprverify.assets import AssetStore
 from aprverify.contract.lint import Loaded
 from aprverify.evidence import verdict
-from aprverify.localizing import Localized, localize, session_of
+from aprverify.localizing.watch import Localized, localize, session_of
 from aprverify.plan import Entry, make_plan
 from aprverify.planting import Defect, load_defects
 from aprverify.suite import Suite
