@@ -27,6 +27,7 @@ from aprverify.commands import (
     list_,
     localize,
     merge,
+    mutants,
     probe,
     report,
     show,
@@ -39,7 +40,7 @@ from aprverify.suite import SuiteError, find_suite
 
 _COMMANDS = (
     verify, lint, list_, show, check, report, evidence, gate, merge, fetch, diff, history, explain,
-    localize, bisect, probe, teeth, sign,
+    localize, bisect, probe, teeth, mutants, sign,
 )  # fmt: skip
 _BROKEN_PIPE = 141
 _ADVICE = {

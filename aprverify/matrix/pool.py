@@ -37,7 +37,7 @@ class Closed(Exception):
 
 @dataclass(frozen=True)
 class Command:
-    """How workers are started. `limit`: seconds for one falsifier."""
+    """How workers are started. `limit`: seconds for one falsifier; `module`: what a worker runs."""
 
     suite: str
     subject: str
@@ -45,11 +45,12 @@ class Command:
     workers: int
     limit: float
     assets: Sequence[str] = ()
+    module: str = "aprverify.matrix.worker"
     session: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def start(self, number: int) -> subprocess.Popen[str]:
         """Start a worker, with its share of the cores and its GPU."""
-        argv = [sys.executable, "-m", "aprverify.matrix.worker", self.suite, self.subject]
+        argv = [sys.executable, "-m", self.module, self.suite, self.subject]
         env = {"OMP_NUM_THREADS": share_of_cores(self.workers), **os.environ}
         env["PYTEST_XDIST_TESTRUNUID"] = self.session  # what falsifiers make once, they share
         env |= device_of_worker(number, with_gpu=self.device != "cpu")
@@ -155,7 +156,7 @@ class Pool:
             except WorkerDied:
                 return
 
-        self._share(waiting, one, lambda: True)
+        self.share(waiting, one, lambda: True)
         return found
 
     def cross(
@@ -171,14 +172,19 @@ class Pool:
             with self._lock:
                 report(lot, told, canary)
 
-        self._share(deque(lots), one, lambda: deadline is None or time.monotonic() < deadline)
+        self.share(deque(lots), one, lambda: deadline is None or time.monotonic() < deadline)
 
-    def _share(
+    def share(
         self,
         waiting: deque[Any],
         one: Callable[[Talk, Any], None],
         more: Callable[[], bool],
     ) -> None:
+        """Do `one` to all that is waiting, with whichever worker is free, while there is `more`.
+
+        Raises:
+            BaseException: the first that `one` raised.
+        """
         errors: list[BaseException] = []
 
         def work(talk: Talk) -> None:
