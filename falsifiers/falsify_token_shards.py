@@ -123,7 +123,7 @@ def _kept(one: list[int], other: list[int]) -> float:
 def _sources(case: Case) -> dict[str, Ids]:
     from falsifiers.shard_corpus import draw_ids
 
-    total = case.windows * case.length + 1 + case.length // 3
+    total = case.windows * case.length + 1 + case.rest
     share = total // len(SOURCES)
     sizes = [share + 7 * number for number in range(-2, 2)]
     sizes.append(total - sum(sizes))
