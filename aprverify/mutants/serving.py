@@ -33,9 +33,9 @@ def begin(folder: Path, order: Mapping[str, Any]) -> None:
 
     Args:
         folder: an empty folder that outlives them.
-        order: ``lines`` and ``package``: the file to note executed lines in, and the folder whose
-            lines count; or ``module``, ``path``, ``source``, ``served``: the module to serve, its
-            real file, the changed text, and the file that each process leaves a line in.
+        order: ``log`` and ``places``: where to note executed lines (see `lines.new_log`); or
+            ``module``, ``path``, ``source``, ``served``: the module to serve, its real file, the
+            changed text, and the file that each process leaves a line in.
     """
     path = folder / "order.json"
     path.write_text(json.dumps(order))
@@ -57,7 +57,7 @@ def _obey(order: Mapping[str, Any]) -> None:
         finder = _Finder(order["module"], order["path"], order["source"], order["served"])
         sys.meta_path.insert(0, finder)
     else:
-        watch_lines(Path(order["lines"]), order["package"])
+        watch_lines(Path(order["log"]), order["places"])
 
 
 class _Finder(MetaPathFinder):

@@ -27,7 +27,7 @@ from typing import Any
 
 from aprverify.environment import describe_environment
 from aprverify.matrix.worker import worker_state
-from aprverify.mutants.lines import read_lines, stop_watching
+from aprverify.mutants.lines import new_log, read_lines, stop_watching
 from aprverify.mutants.serving import begin
 from aprverify.mutants.settings import Settings, read_settings
 from aprverify.mutants.trial import (
@@ -76,11 +76,11 @@ class Worker:
     def _watch(self, key: str, limit: float) -> Body:
         def watched(folder: Path, tell: Callable[[Body], None]) -> None:
             log = folder / "lines"
-            begin(folder, {"lines": str(log), "package": str(self._package)})
+            places = new_log(log, self._package)
+            begin(folder, {"log": str(log), "places": places})
             told = self._try(key, limit)
             stop_watching()
-            with log.open() as stream:
-                tell({**told, "lines": read_lines(stream)})
+            tell({**told, "lines": read_lines(log, places, self._package)})
 
         told = _forked(watched, limit)
         if not told or told[-1]["ended"] != HELD:
