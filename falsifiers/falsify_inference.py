@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 def falsify_reading_keeps_nothing(
     subject: Subject, case: Case, measured: Measured, configuration: Configuration
 ) -> None:
-    """Evaluation, logits and decoding save no tensor for a backward pass; training does."""
+    """Evaluation, logits and decoding save no tensor for a backward pass, and training does.
+
+    An evaluation is a number, and not a tensor that may hang on a graph.
+    """
     from falsifiers.inputs import ragged_batch
 
     instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
@@ -26,6 +29,7 @@ def falsify_reading_keeps_nothing(
         by_logits=_saved_by(lambda: instance.logits(inputs)),
         by_decoding=_saved_by(lambda: instance.generate(prompt, 4)),
         by_training=_saved_by(lambda: instance.loss_and_gradients(batch)),
+        evaluation_kind=type(instance.evaluate([batch])).__name__,
     )
 
 

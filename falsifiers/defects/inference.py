@@ -31,6 +31,27 @@ def evaluation_builds_a_graph(plant: Plant) -> None:
     plant.patch("trainer.trainer:PretrainTrainer.eval_batch", make)
 
 
+class _ATensor(InstanceWrapper):
+    def evaluate(self, batches: Any) -> Any:
+        """The loss as a tensor of no dimension."""
+        import torch
+
+        self.plant.effect(True)
+        return torch.tensor(self.inner.evaluate(batches), dtype=torch.float64)
+
+
+@defect(
+    "evaluation-is-a-tensor",
+    kind=PROTOCOL,
+    imitates="losses.append(loss) without item(), the leak of PyTorch's own FAQ",
+    symptom="an evaluation returns a tensor, which holds on to its device and its history",
+    hidden="it prints, compares and adds like a number",
+)
+def evaluation_is_a_tensor(plant: Plant) -> None:
+    """See the class."""
+    wrap_instances(plant, _ATensor)
+
+
 class _LogitsByTraining(InstanceWrapper):
     def logits(self, tokens: Any) -> Any:
         """The right logits, behind a pass that was made with gradients."""
