@@ -247,3 +247,29 @@ def order_drawn_from_too_few_bits(plant: Plant) -> None:
         return permute
 
     plant.patch("trainer.corpus.sampler:permute", make)
+
+
+@defect(
+    "last-part-shuffled-by-itself",
+    kind=SOURCE,
+    imitates="a network over too few bits, which leaves the highest bit where it is",
+    symptom="windows beyond the largest power of four stay beyond it in every epoch",
+    hidden="each window comes once an epoch, and next to none keeps its place",
+)
+def last_part_shuffled_by_itself(plant: Plant) -> None:
+    """Permute both parts, each within itself."""
+    import numpy as np
+
+    def make(original: Any) -> Any:
+        def permute(indices: Any, count: int, seed: int, epoch: int) -> Any:
+            split = 1 << (count - 1).bit_length() // 2 * 2
+            if split >= count:
+                return original(indices, count, seed, epoch)
+            plant.effect(True)
+            low = original(indices % split, split, seed, epoch)
+            high = original((indices - split) % (count - split), count - split, seed, epoch)
+            return np.where(indices < split, low, split + high)
+
+        return permute
+
+    plant.patch("trainer.corpus.sampler:permute", make)
