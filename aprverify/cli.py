@@ -28,6 +28,7 @@ from aprverify.commands import (
     list_,
     localize,
     merge,
+    mutants,
     probe,
     report,
     show,
@@ -41,7 +42,7 @@ from aprverify.suite import SuiteError, find_suite
 
 _COMMANDS = (
     verify, lint, list_, show, check, report, evidence, gate, merge, fetch, diff, history, explain,
-    localize, bisect, probe, teeth, campaign, tolerances, sign,
+    localize, bisect, probe, teeth, mutants, campaign, tolerances, sign,
 )  # fmt: skip
 _BROKEN_PIPE = 141
 _ADVICE = {

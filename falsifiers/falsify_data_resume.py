@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from falsifiers.fixtures import Case, Configuration, Measured, Subject
 
@@ -210,3 +210,49 @@ def falsify_incident_is_not_repeated(
         next_step=metrics.step,
         next_position=int(AprContainer(path).metadata["training"]["data_batch_idx"]),
     )
+
+
+def falsify_metadata_of_another_kind_is_refused(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration, tmp_path: Path
+) -> None:
+    """Each entry of the training metadata in turn below zero, or of a kind that it cannot have."""
+    from falsifiers.apr_edits import taken_apart
+    from falsifiers.inputs import random_batch
+    from falsifiers.refused_files import Tried
+    from falsifiers.training_state import small
+
+    configuration = small(configuration, case.vocabulary, case.layers)
+    path, edited = tmp_path / "saved.apr", tmp_path / "edited.apr"
+    batches = [random_batch(configuration, 1, LENGTH, seed) for seed in range(case.accumulation)]
+    _saved_after(subject, case, configuration, [batches] * case.steps, path)
+    reader, tried = _fresh(subject, case, configuration), Tried()
+    for label, training in _of_another_kind(taken_apart(path).metadata["training"], "training"):
+        parts = taken_apart(path)
+        parts.metadata["training"] = training
+        edited.write_bytes(parts.packed())
+        tried.each([(label, lambda: reader.load_checkpoint(edited, _provenance(case)))])
+    measured(
+        tried=tried.count,
+        accepted=len(tried.accepted),
+        crashed=len(tried.crashed),
+        faults=tried.faults(),
+        returned=reader.load_checkpoint(path, _provenance(case)),
+    )
+
+
+def _of_another_kind(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """`value` with one thing in it changed, for each thing in it, and where that is."""
+    if isinstance(value, dict):
+        yield f"{where} is a list", []
+        for name, entry in value.items():
+            for label, other in _of_another_kind(entry, f"{where}.{name}"):
+                yield label, {**value, name: other}
+        return
+    others: dict[type, list[Any]] = {
+        int: [-1 - value, value + 0.5, str(value)] if isinstance(value, int) else [],
+        float: ["text", float("nan")],
+        str: [7],
+        list: ["text", ["text"]],
+    }
+    for other in others.get(type(value), []):
+        yield f"{where} is {other!r}", other

@@ -86,7 +86,7 @@ class Pool:
             except WorkerDied:
                 return
 
-        self.share(_taking(deque(keys)), one)
+        self.share(taking(deque(keys)), one)
         return found
 
     def cross(
@@ -102,8 +102,7 @@ class Pool:
             with self._lock:
                 report(lot, told, canary)
 
-        take = _taking(deque(lots))
-        self.share(lambda: None if _is_past(deadline) else take(), one)
+        self.share(taking(deque(lots), deadline), one)
 
     def share(self, take: Callable[[], T | None], one: Callable[[Talk, T], None]) -> None:
         """Let each worker do `one` of what `take` gives it, until that gives None.
@@ -128,18 +127,23 @@ class Pool:
             raise errors[0]
 
 
-def _taking(waiting: deque[T]) -> Callable[[], T | None]:
+def taking(waiting: deque[T], deadline: float | None = None) -> Callable[[], T | None]:
+    """What `Pool.share` asks for work: one thing after another, and None past the deadline.
+
+    Args:
+        waiting: what is to be done, without None in it.
+        deadline: in seconds of the monotonic clock.
+    """
+
     def take() -> T | None:
+        if deadline is not None and time.monotonic() >= deadline:
+            return None
         try:
             return waiting.popleft()
         except IndexError:
             return None
 
     return take
-
-
-def _is_past(deadline: float | None) -> bool:
-    return deadline is not None and time.monotonic() >= deadline
 
 
 def _try(talk: Talk, lot: Lot) -> tuple[list[Body], str]:

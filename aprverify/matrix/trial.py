@@ -76,7 +76,7 @@ class Trials:
     ) -> None:
         error: BaseException | None = None
         try:
-            with _time_limit(self._limit):
+            with time_limit(self._limit):
                 attempt.assets = check_requirements(attempt.entry, self._state.assets)
                 counting = CountingSubject(subject(), steps)
                 call_falsifier(self._state.suite, attempt, counting, self._state.assets, tmp_path)
@@ -129,7 +129,9 @@ def _folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TooLong` in this thread after so many seconds inside."""
+
     def stop(*_: object) -> None:
         raise TooLong(f"not at its end after {seconds:.0f} s")
 

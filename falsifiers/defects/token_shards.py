@@ -204,3 +204,72 @@ class _SeedIgnored(_Batches):
 def order_seed_ignored(plant: Plant) -> None:
     """See the class."""
     plant.wrap_subject(lambda subject: _SeedIgnored(subject, plant))
+
+
+@defect(
+    "last-window-needs-an-id-more",
+    kind=SOURCE,
+    imitates="len(stream) - 2 where len(stream) - 1 was meant, or < for <= in a bound",
+    symptom="a stream that its windows fill to the last id gives one window less",
+    hidden="of almost every other length there are as many windows as there should be",
+)
+def last_window_needs_an_id_more(plant: Plant) -> None:
+    """Count as if the stream were one id shorter."""
+
+    def make(original: Any) -> Any:
+        def windows(corpus: Any, seq_length: int) -> int:
+            right: int = original(corpus, seq_length)
+            count = (len(corpus._train) - 2) // seq_length
+            plant.effect(count != right)
+            return count
+
+        return windows
+
+    plant.patch("trainer.corpus.corpus:Corpus.windows", make)
+
+
+@defect(
+    "order-drawn-from-too-few-bits",
+    kind=SOURCE,
+    imitates="a rounding down where half the bits of an odd number are taken",
+    symptom="of some numbers of windows the highest share places with others",
+    hidden="of a number with an even count of bits each window comes once",
+)
+def order_drawn_from_too_few_bits(plant: Plant) -> None:
+    """Permute as many as fit, and let the others be those again."""
+
+    def make(original: Any) -> Any:
+        def permute(indices: Any, count: int, seed: int, epoch: int) -> Any:
+            held = min(count, 1 << (count - 1).bit_length() // 2 * 2)
+            plant.effect(held != count)
+            return original(indices % held, held, seed, epoch)
+
+        return permute
+
+    plant.patch("trainer.corpus.sampler:permute", make)
+
+
+@defect(
+    "last-part-shuffled-by-itself",
+    kind=SOURCE,
+    imitates="a network over too few bits, which leaves the highest bit where it is",
+    symptom="windows beyond the largest power of four stay beyond it in every epoch",
+    hidden="each window comes once an epoch, and next to none keeps its place",
+)
+def last_part_shuffled_by_itself(plant: Plant) -> None:
+    """Permute both parts, each within itself."""
+    import numpy as np
+
+    def make(original: Any) -> Any:
+        def permute(indices: Any, count: int, seed: int, epoch: int) -> Any:
+            split = 1 << (count - 1).bit_length() // 2 * 2
+            if split >= count:
+                return original(indices, count, seed, epoch)
+            plant.effect(True)
+            low = original(indices % split, split, seed, epoch)
+            high = original((indices - split) % (count - split), count - split, seed, epoch)
+            return np.where(indices < split, low, split + high)
+
+        return permute
+
+    plant.patch("trainer.corpus.sampler:permute", make)

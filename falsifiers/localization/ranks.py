@@ -1,6 +1,6 @@
 """A run of several ranks against one process that took its steps: which rank is missing, and where.
 
-The twin gave each rank's batch to a step as one micro-batch. What it knows of each, its loss and its
+The twin gave each rank's batch to a step as one micro-batch. What it knows of each, loss and
 gradient, says what the ranks' log would hold if one of them were left out, or counted for all.
 """
 

@@ -1,0 +1,66 @@
+"""Whether what is said of survivors fits the sources and what came of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from aprverify.mutants.population import Population
+from aprverify.mutants.record import Body, Record
+from aprverify.mutants.settings import Settings, Triage
+
+ALIVE = ("survived", "unreached", "broken")
+
+
+def faults(
+    settings: Settings, population: Population, tests: Collection[str], record: Record | None
+) -> Iterator[str]:
+    """What is wrong with the triage, each with its line."""
+    for mutant, said in settings.triage.items():
+        where = f"{settings.path}:{said.line}: {mutant}"
+        known = population.by_id.get(mutant)
+        if known is None:
+            yield f"{where}: the sources have no such mutant; drop the entry, or triage anew"
+            continue
+        if (label := population.label(known)) != said.label:
+            yield f"{where}: the mutant is {label}; triage it anew"
+        if said.kind == "claim" and said.text not in tests:
+            yield f"{where}: no test is called {said.text}"
+        body = record.mutants.get(mutant) if record else None
+        if body is not None and (fault := _contradiction(said, body)):
+            yield f"{where}: {fault}"
+
+
+def _contradiction(said: Triage, body: Body) -> str:
+    if said.kind == "equivalent" and body["outcome"] == "killed":
+        by = body["by"]["entry"]
+        return f"said to be equivalent, and {by} kills it; drop the entry, or mend the claim"
+    return ""
+
+
+def untriaged(settings: Settings, record: Record) -> list[Body]:
+    """Mutants that live, and of which nothing is said."""
+    return [body for body in survivors(record) if body["id"] not in settings.triage]
+
+
+def gaps(settings: Settings, record: Record) -> list[Body]:
+    """Mutants that live and are said to be gaps."""
+    said = settings.triage
+    return [b for b in survivors(record) if b["id"] in said and said[b["id"]].kind == "open"]
+
+
+def survivors(record: Record) -> list[Body]:
+    """Mutants that no claim killed and that broke nothing in the trainer, by place."""
+    alive = [body for body in record.mutants.values() if body["outcome"] in ALIVE]
+    return sorted(alive, key=lambda body: (body["file"], body["line"], body["id"]))
+
+
+def stub(body: Body) -> str:
+    """The line to paste into the settings."""
+    label = str(body["label"]).replace("\\", "\\\\").replace('"', '\\"')
+    return f'      {body["id"]}: "{label}"'
+
+
+def settings_name(path: Path, root: Path) -> str:
+    """The settings' path for people."""
+    return path.relative_to(root).as_posix()

@@ -1,0 +1,1 @@
+"""Tests of unplanned mutants: what is made, drawn, tried, counted and said."""
