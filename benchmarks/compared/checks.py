@@ -55,11 +55,10 @@ CHECKS = (
             **_MINI,
         },
         {
+            **_MINI_DEAR,
             "operator fused linear cross-entropy, large": (
                 liger_operators.linear_cross_entropy_of_large_shapes
             ),
-            **_MINI_DEAR,
-            "operator RoPE, large": liger_operators.rope_of_large_shapes,
         },
     ),
     Check("modeling", "transformers modeling-style", _MODEL, _MODEL_DEAR),
