@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,9 @@ _RUNS = Path(SUITE.evidence_dir) / "runs"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, or report on what was run."""
-    parser = argparse.ArgumentParser(prog="benchmarks.compared", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.compared", description=__doc__.splitlines()[0]
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     run_parser = commands.add_parser("run", help="plant, check, and write the results")
     run_parser.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -74,7 +76,7 @@ def write_reports(folder: Path, summary: Path | None) -> None:
 
 def compare(defects: Sequence[str], workers: int) -> dict[str, Any]:
     """Everything that ``compared.json`` holds."""
-    begun, wall = datetime.now(timezone.utc), time.perf_counter()
+    begun, wall = datetime.now(UTC), time.perf_counter()
     commit, dirty = describe_commit(SUITE.root)
     observer = _observer(workers)
     planted = work_through(Work("defect", observer), defects, workers, _say)

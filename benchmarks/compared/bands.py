@@ -117,6 +117,6 @@ def _student_below(t: float, freedom: int) -> float:
     scale = math.gamma((freedom + 1) / 2) / (math.sqrt(math.pi) * math.gamma(freedom / 2))
     end, pieces = math.atan(t / math.sqrt(freedom)), 400
     width = end / pieces
-    weights = [1, *([4, 2] * (pieces // 2))][:pieces] + [1]
+    weights = [1, *([4, 2] * (pieces // 2 - 1)), 4, 1]
     area = sum(w * math.cos(i * width) ** (freedom - 1) for i, w in enumerate(weights))
     return 0.5 + scale * area * width / 3

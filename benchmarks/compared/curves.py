@@ -29,8 +29,23 @@ from falsifiers.subject_parts import Provenance
 
 CONFIG = configuration("qwen2", vocab_size=VOCABULARY, rope_theta=10000.0)
 LENGTH, ROWS, ACCUMULATION = 32, 4, 2
-STEPS, PEAK, WARM_UP, EVERY = 40, 6e-3, 6, 10
+PEAK, WARM_UP, EVERY = 6e-3, 6, 10
 _PROVENANCE = Provenance(dataset_sha256="c0" * 32, accumulation=ACCUMULATION)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How long the runs are: steps of script and command, batches of the loop (0: all)."""
+
+    steps: int
+    warm_up: int
+    every: int
+    batches: int
+
+
+FULL = Extent(40, WARM_UP, EVERY, 0)
+SMALL = Extent(4, 1, 1, 2)
+"""Calls all that the full extent calls, in a tenth of the time."""
 
 
 @dataclass
@@ -43,8 +58,9 @@ class Curve:
     ending: str = "OK"
 
 
-def watch(subject: Subject, folder: Path, seed: int) -> dict[str, Curve]:
+def watch(subject: Subject, folder: Path, seed: int, extent: Extent = FULL) -> dict[str, Curve]:
     """The three runs of one seed, by name. Nothing that goes wrong in them is raised."""
+    place = _Place(subject, folder, seed, extent)
     curves = {"script": Curve(), "loop": Curve(), "command": Curve()}
     try:
         dataset = prepared(subject, folder, sentences(40, 0), "".join(sentences(4, 900)))
@@ -52,17 +68,20 @@ def watch(subject: Subject, folder: Path, seed: int) -> dict[str, Curve]:
         for curve in curves.values():
             curve.ending = _named(error)
         return curves
-    _guarded(curves["script"], lambda curve: _script(subject, dataset, folder, seed, curve))
-    _guarded(curves["loop"], lambda curve: _loop(subject, dataset, folder, seed, curve))
-    _guarded(curves["command"], lambda curve: _command(subject, dataset, folder, seed, curve))
+    for name, run in (("script", _script), ("loop", _loop), ("command", _command)):
+        try:
+            run(place, dataset, curves[name])
+        except Exception as error:
+            curves[name].ending = _named(error)
     return curves
 
 
-def _guarded(curve: Curve, run: object) -> None:
-    try:
-        run(curve)  # type: ignore[operator]
-    except Exception as error:
-        curve.ending = _named(error)
+@dataclass(frozen=True)
+class _Place:
+    subject: Subject
+    folder: Path
+    seed: int
+    extent: Extent
 
 
 def _named(error: Exception) -> str:
@@ -70,14 +89,14 @@ def _named(error: Exception) -> str:
 
 
 def _stream(
-    subject: Subject, dataset: Path, seed: int, first: int, *, cycle: bool = True
+    place: _Place, dataset: Path, first: int, *, cycle: bool = True
 ) -> Iterator[Sequence[Batch]]:
-    return subject.training_batches(
+    return place.subject.training_batches(
         dataset,
         length=LENGTH,
         micro_batch=ROWS,
         accumulation=ACCUMULATION,
-        seed=seed,
+        seed=place.seed,
         first_step=first,
         cycle=cycle,
     )
@@ -89,51 +108,55 @@ def _padded(batches: Sequence[Batch], step: int) -> list[Batch]:
     padded = []
     for number, batch in enumerate(batches):
         rows, length = batch.tokens.shape[0], batch.tokens.shape[1] - 1
-        ends = torch.randint(length // 4, length // (number + 1) + 1, (rows, 1), generator=generator)
+        ends = torch.randint(
+            length // 4, length // (number + 1) + 1, (rows, 1), generator=generator
+        )
         padded.append(Batch(batch.tokens, torch.arange(length)[None] < ends))
     return padded
 
 
-def _script(subject: Subject, dataset: Path, folder: Path, seed: int, curve: Curve) -> None:
-    heldout = subject.heldout_batches(dataset, length=LENGTH, batch=ROWS)
-    instance = subject.build(CONFIG, device="cpu", dtype="bfloat16", seed=seed)
-    _steps(subject, instance, dataset, seed, range(STEPS // 2), heldout, curve)
-    instance.save_checkpoint(folder / "half.apr", _PROVENANCE)
-    resumed = subject.build(CONFIG, device="cpu", dtype="bfloat16", seed=seed)
-    position = resumed.load_checkpoint(folder / "half.apr", _PROVENANCE)
-    rest = range(position // ACCUMULATION, STEPS)
-    _steps(subject, resumed, dataset, seed, rest, heldout, curve)
+def _script(place: _Place, dataset: Path, curve: Curve) -> None:
+    def build() -> Instance:
+        return place.subject.build(CONFIG, device="cpu", dtype="bfloat16", seed=place.seed)
+
+    steps, file = place.extent.steps, place.folder / "half.apr"
+    instance = build()
+    _steps(place, instance, dataset, range(steps // 2), curve)
+    instance.save_checkpoint(file, _PROVENANCE)
+    resumed = build()
+    position = resumed.load_checkpoint(file, _PROVENANCE)
+    _steps(place, resumed, dataset, range(position // ACCUMULATION, steps), curve)
 
 
-def _steps(
-    subject: Subject,
-    instance: Instance,
-    dataset: Path,
-    seed: int,
-    steps: range,
-    heldout: Sequence[Batch],
-    curve: Curve,
-) -> None:
-    stream = _stream(subject, dataset, seed, steps.start)
+def _steps(place: _Place, instance: Instance, dataset: Path, steps: range, curve: Curve) -> None:
+    heldout = place.subject.heldout_batches(dataset, length=LENGTH, batch=ROWS)
+    stream, extent = _stream(place, dataset, steps.start), place.extent
     for step in steps:
-        rate = subject.learning_rate(step, peak=PEAK, warm_up=WARM_UP, total=STEPS)
+        rate = place.subject.learning_rate(
+            step, peak=PEAK, warm_up=extent.warm_up, total=extent.steps
+        )
         metrics = instance.train_step(_padded(next(stream), step), lr=rate)
         curve.losses.append(metrics.train_loss)
         curve.norms.append(metrics.grad_norm)
-        if step % EVERY == EVERY - 1:
+        if step % extent.every == extent.every - 1:
             curve.heldout.append(instance.evaluate(heldout))
 
 
-def _loop(subject: Subject, dataset: Path, folder: Path, seed: int, curve: Curve) -> None:
-    instance = subject.build(CONFIG, device="cpu", dtype="float32", seed=seed, lr=PEAK / 2)
-    batches = [one for step in _stream(subject, dataset, seed, 0, cycle=False) for one in step]
-    result = instance.run(batches, steps=len(batches) + 4, log=folder / "loop.jsonl")
+def _loop(place: _Place, dataset: Path, curve: Curve) -> None:
+    instance = place.subject.build(
+        CONFIG, device="cpu", dtype="float32", seed=place.seed, lr=PEAK / 2
+    )
+    whole = [one for step in _stream(place, dataset, 0, cycle=False) for one in step]
+    batches = whole[-place.extent.batches :]
+    log = place.folder / "loop.jsonl"
+    result = instance.run(batches, steps=len(batches) + 4, log=log)
     curve.losses = [float(line["train_loss"]) for line in result.logged]
     curve.norms = [float(line["grad_norm"]) for line in result.logged]
     curve.ending = result.status
 
 
-def _command(subject: Subject, dataset: Path, folder: Path, seed: int, curve: Curve) -> None:
+def _command(place: _Place, dataset: Path, curve: Curve) -> None:
+    subject, folder, extent = place.subject, place.folder, place.extent
     run = folder / "run"
     words = options(
         init=initial_model(folder / "initial", CONFIG),
@@ -143,13 +166,13 @@ def _command(subject: Subject, dataset: Path, folder: Path, seed: int, curve: Cu
         device="cpu",
         dtype="float32",
         seq_length=LENGTH,
-        num_steps=STEPS,
-        steps_per_epoch=2 * EVERY,
+        num_steps=extent.steps,
+        steps_per_epoch=2 * extent.every,
         batch_size=ROWS,
         accumulation=ACCUMULATION,
         lr=PEAK,
-        warmup=WARM_UP,
-        seed=seed,
+        warmup=extent.warm_up,
+        seed=place.seed,
         no_progress=True,
     )
     code = run_command(subject, "pretrain", *words)

@@ -6,6 +6,7 @@ Inputs and sizes are those of its causal language model tester: 13 sequences of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
@@ -210,7 +211,7 @@ _BY_ARCHITECTURE = {
     "generation": generates_alike,
     "golden logits bfloat16": golden_logits_in_bfloat16,
 }
-TESTS = {
+TESTS: dict[str, Callable[[Subject, Path], None]] = {
     **{
         f"eager and SDPA {architecture} {dtype}": partial(
             matches_eager, architecture=architecture, dtype=dtype

@@ -106,7 +106,7 @@ def resumes_exactly(subject: Subject, folder: Path) -> None:
         stream = subject.training_batches(
             dataset, length=16, micro_batch=8, accumulation=1, seed=0, first_step=first, cycle=True
         )
-        log = []
+        log: list[tuple[float, ...]] = []
         for step in range(first, _STEPS):
             if step in save:
                 instance.save_checkpoint(folder / f"{step}.apr", _PROVENANCE)
@@ -144,7 +144,7 @@ def evaluates_every_token_once(subject: Subject, _: Path) -> None:
     whole = _batch(77, rows=66, padded=False)
     with torch.no_grad():
         expected = reference.loss(whole).item()
-    batches = [Batch(rows) for rows in whole.tokens.split(8)]
+    batches = [Batch(rows) for rows in torch.split(whole.tokens, 8)]
     within("held-out loss", instance.evaluate(batches), expected, upstream.TRAIN_EVAL_PARITY)
 
 
@@ -160,6 +160,27 @@ def schedule_is_the_expected_one(subject: Subject, _: Path) -> None:
     for step, expected in enumerate(_EXPECTED_RATES):
         rate = subject.learning_rate(step, peak=10.0, warm_up=2, total=10)
         within(f"rate of step {step}", rate, expected, upstream.SCHEDULE)
+
+
+def one_of_each(subject: Subject, folder: Path) -> None:
+    """What the tests call of the trainer, once or twice."""
+    dataset = prepared(subject, folder / "once", sentences(64, 0), sentences(1, 9)[0])
+    batch = _batch(0, padded=True)
+    for instance in (_fresh(subject), _fresh(subject)):
+        instance.train_step(batch, lr=_LR)
+        instance.train_step(_halves(batch), lr=_LR)
+        instance.evaluate([batch])
+        instance.loss_and_gradients(batch)
+        instance.save_checkpoint(folder / "once.apr", _PROVENANCE)
+        instance.load_checkpoint(folder / "once.apr", _PROVENANCE)
+    for first in (0, 5):
+        stream = subject.training_batches(
+            dataset, length=16, micro_batch=8, accumulation=1, seed=0, first_step=first, cycle=True
+        )
+        for _step in range(_STEPS):
+            next(stream)
+    for step in range(len(_EXPECTED_RATES)):
+        subject.learning_rate(step, peak=10.0, warm_up=2, total=10)
 
 
 TESTS = {

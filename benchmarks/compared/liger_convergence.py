@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from benchmarks.compared import upstream
@@ -23,8 +24,6 @@ from benchmarks.compared.models import (
     trainer_with,
 )
 from falsifiers.subject import Configuration, Subject
-
-import torch
 
 LENGTH = 32
 _THEIR_COLUMNS = 1024
@@ -73,6 +72,17 @@ def converges(subject: Subject, _: Path, *, architecture: str, dtype: str) -> No
         raise Red(f"parameters: {sorted(weights.keys() ^ expected.weights.keys())[:3]}")
     for name, value in expected.weights.items():
         liger_close(name, value, weights[name], plan.parameters)
+
+
+def one_step(subject: Subject, _: Path) -> None:
+    """What the test calls of the trainer, once."""
+    for architecture, dtype in upstream.CONVERGENCE:
+        first, _expected = _reference(architecture, dtype)
+        instance = trainer_with(subject, _configuration(architecture), first, dtype=dtype)
+        (batch,) = text_batches(1, 1, 4)
+        instance.logits(batch.tokens[:, :-1])
+        instance.train_step(batch, lr=1e-4)
+        instance.parameters()
 
 
 TESTS = {

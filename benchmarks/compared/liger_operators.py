@@ -66,7 +66,7 @@ class _Rms:
     def reference(self, x: Tensor, weight: Tensor) -> Tensor:
         norm = modeling_llama.LlamaRMSNorm(self.shape[-1], eps=1e-6)
         del norm.weight
-        norm.weight = weight.to(x.dtype)
+        norm.weight = weight.to(x.dtype)  # type: ignore[assignment]
         return norm(x)  # type: ignore[no-any-return]
 
 
@@ -119,7 +119,9 @@ def _expected_rope(shape: tuple[int, ...], dtype: str) -> list[Tensor]:
     return _run(_rope_reference(shape), *_rope_inputs(shape, dtype))
 
 
-def _compare_rope(subject: Subject, shape: tuple[int, ...], expected: list[Tensor], dtype: str) -> None:
+def _compare_rope(
+    subject: Subject, shape: tuple[int, ...], expected: list[Tensor], dtype: str
+) -> None:
     operators = subject.operators()
     ours = _run(lambda q, k: operators.rope(q, k, theta=10000.0), *_rope_inputs(shape, dtype))
     names = ("q", "k", "gradient of q", "gradient of k")

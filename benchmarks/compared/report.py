@@ -1,4 +1,4 @@
-"""The results as Markdown: a page of totals, and a table of every defect. Pure functions of JSON."""
+"""The results as Markdown, a page of totals and a table of defects: pure functions of the JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One defect under every check, planted as the suite plants it and in force as the suite proves it."""
+"""One defect under every check: planted as the suite plants it, in force as the suite proves it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 from aprverify.planting import Defect, Plant, planted
 from benchmarks.compared.bands import Bands, loss_numbers, norm_numbers, spike
-from benchmarks.compared.checks import CHECKS, Check
-from benchmarks.compared.curves import watch
+from benchmarks.compared.checks import CHECKS, Check, Test
+from benchmarks.compared.curves import SMALL, watch
 from falsifiers.adapters.bundled import BundledSubject
 from falsifiers.subject import Subject
 from falsifiers.suite import SUITE
@@ -56,7 +56,7 @@ class Watch:
 
 def try_defect(defect: Defect, observer: Watch) -> dict[str, Finding]:
     """What each check sees of `defect`, by check."""
-    found = {check.id: _tested(defect, check) for check in CHECKS}
+    found = {check.id: tested(defect, check) for check in CHECKS}
     return found | _watched(defect, observer)
 
 
@@ -80,7 +80,8 @@ def clean_watch(observer: Watch) -> dict[str, Finding]:
     }
 
 
-def _tested(defect: Defect, check: Check) -> Finding:
+def tested(defect: Defect, check: Check) -> Finding:
+    """What one check sees of `defect`."""
     begun = time.process_time()
     with _folder() as folder, _planted(defect, folder) as plant:
         by = _first_red(check, plant.subject, lambda: plant.reached > 0)
@@ -89,23 +90,31 @@ def _tested(defect: Defect, check: Check) -> Finding:
 
 def _first_red(check: Check, subject: Subject, reached: Callable[[], bool]) -> str:
     """The first red test and why, or ""."""
-    for tests in (check.tests, check.dear):
-        if tests is check.dear and not reached():
-            break
-        for name, test in tests.items():
-            with _folder() as folder:
-                try:
-                    with _time_limit():
-                        test(subject, folder)
-                except Exception as error:
-                    return f"{name}: {_described(error)}"
+    if by := _red_of(check.tests, subject):
+        return by
+    if check.walk is not None and not reached():
+        _red_of({"walk": check.walk}, subject)
+    return _red_of(check.dear, subject) if reached() else ""
+
+
+def _red_of(tests: Mapping[str, Test], subject: Subject) -> str:
+    for name, test in tests.items():
+        with _folder() as folder:
+            try:
+                with _time_limit():
+                    test(subject, folder)
+            except Exception as error:
+                return f"{name}: {_described(error)}"
     return ""
 
 
 def _watched(defect: Defect, observer: Watch) -> dict[str, Finding]:
     begun = time.process_time()
     with _folder() as folder, _planted(defect, folder) as plant:
-        alarms = _alarms(plant.subject, folder / "watched", observer)
+        watch(plant.subject, folder / "small", observer.seed, SMALL)
+        alarms = {LOSS: "", NORM: ""}
+        if plant.reached:
+            alarms = _alarms(plant.subject, folder / "watched", observer)
         return {name: _concluded(plant, by, begun) for name, by in alarms.items()}
 
 

@@ -89,9 +89,7 @@ class Convergence:
 
 
 def _mini(source: Source, *numbers: float) -> Convergence:
-    loss, logits, parameters = (
-        Tolerance(numbers[i], numbers[i + 1], source) for i in (0, 2, 4)
-    )
+    loss, logits, parameters = (Tolerance(numbers[i], numbers[i + 1], source) for i in (0, 2, 4))
     return Convergence(32, 1e-4, 16, loss, logits, parameters)
 
 
@@ -111,7 +109,9 @@ def _common(test: str) -> Source:
 
 _SDPA = _common("test_eager_matches_sdpa_inference")
 _QWEN2 = "3e7da9f11075a6e34d572fe04d28485a3989d274"
-_QWEN2_LOGITS = _transformers("models/qwen2/test_modeling_qwen2.py", _QWEN2, "test_model_450m_logits")
+_QWEN2_LOGITS = _transformers(
+    "models/qwen2/test_modeling_qwen2.py", _QWEN2, "test_model_450m_logits"
+)
 _QWEN2_TEXT = _transformers(
     "models/qwen2/test_modeling_qwen2.py", _QWEN2, "test_model_450m_generation"
 )
@@ -159,7 +159,8 @@ RESUME = Limit(
 )
 EVALUATE = Limit(
     # `assertAlmostEqual`: seven decimals.
-    5e-8, _transformers("trainer/test_trainer_evaluation.py", _EVALUATION, "test_evaluate")
+    5e-8,
+    _transformers("trainer/test_trainer_evaluation.py", _EVALUATION, "test_evaluate"),
 )
 TRAIN_EVAL_PARITY = Limit(
     1e-6,

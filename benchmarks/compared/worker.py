@@ -51,7 +51,7 @@ def main() -> int:
 def _defects(items: list[str], observer: Watch, answer: Any) -> int:
     defects = load_defects(SUITE)
     clean = call_by_name(SUITE.canary)
-    record_golden_values()  # while nothing is planted; all else that is expected is not the trainer's
+    record_golden_values()  # while nothing is planted; all other expected values are others'
     for item in items:
         findings = as_json(try_defect(defects[item], observer))
         if call_by_name(SUITE.canary) != clean:
