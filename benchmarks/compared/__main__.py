@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import random
 import sys
 import time
 from collections.abc import Sequence
@@ -48,6 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run_parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     run_parser.add_argument("--only", nargs="+", metavar="ID", help="these defects only")
     run_parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N")
+    run_parser.add_argument(
+        "--budget",
+        type=float,
+        default=math.inf,
+        metavar="S",
+        help="begin no defect after S seconds",
+    )
     report_parser = commands.add_parser("report", help="write Markdown from results")
     report_parser.add_argument("results", type=Path, metavar="DIR")
     report_parser.add_argument("--page", type=Path, metavar="FILE", help="the summary too")
@@ -58,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if unknown:
             parser.error(f"no such defect: {', '.join(unknown)}")
         options.out.mkdir(parents=True, exist_ok=True)
-        results = compare(defects, options.workers)
+        results = compare(defects, options.workers, options.budget)
         (options.out / "compared.json").write_text(json.dumps(results, indent=1) + "\n")
         write_reports(options.out, None)
     else:
@@ -74,16 +83,22 @@ def write_reports(folder: Path, summary: Path | None) -> None:
         summary.write_text(page(results, folder))
 
 
-def compare(defects: Sequence[str], workers: int) -> dict[str, Any]:
-    """Everything that ``compared.json`` holds."""
+def compare(defects: Sequence[str], workers: int, budget: float) -> dict[str, Any]:
+    """Everything that ``compared.json`` holds.
+
+    Defects are tried in an order drawn at random: those tried in time are a sample of them all.
+    """
+    known = load_defects(SUITE)
     begun, wall = datetime.now(UTC), time.perf_counter()
     commit, dirty = describe_commit(SUITE.root)
     observer = _observer(workers)
-    planted = work_through(Work("defect", observer), defects, workers, _say)
+    drawn = random.Random(0).sample(sorted(defects), len(defects))
+    until = time.time() + budget
+    planted = work_through(Work("defect", observer, until), drawn, workers, _say)
+    planted.sort(key=lambda line: (known[line["item"]].path.stem, line["item"]))
     clean = work_through(Work("clean", observer), [str(s) for s in CLEAN], workers, _say)
     further = work_through(Work("watch", {}), [str(s) for s in FURTHER], workers, _say)
     evidence = newest_cpu_evidence(_RUNS)
-    known = load_defects(SUITE)
     return {
         "schema": "compared/1",
         "provenance": {
@@ -105,6 +120,7 @@ def compare(defects: Sequence[str], workers: int) -> dict[str, Any]:
             },
         },
         "observer": observer,
+        "untried": sorted(set(defects) - {line["item"] for line in planted}),
         "defects": [
             {
                 "id": line["item"],

@@ -133,10 +133,17 @@ def _share(part: int, whole: int) -> str:
 def _how(results: Results) -> str:
     entries = results["defects"]
     evidence = results["provenance"]["evidence"]
+    untried = len(results["untried"])
+    sample = (
+        ""
+        if not untried
+        else (f" They are a random sample of {len(entries) + untried}: time ran out for the rest.")
+    )
     return (
         f"{len(entries)} planted defects, each entered as the suite enters it, one at a time, into "
-        "the bundled trainer, and proved to be in force in the same way. Five ways of checking are "
-        "then applied as their authors apply them. Our column is not run again: it is what the "
+        f"the bundled trainer, and proved to be in force in the same way.{sample} Five "
+        "ways of checking are then applied as their authors apply them. Our column is not run "
+        "again: it is what the "
         f"committed run `{evidence['run']}` says of the same defect. {_provenance(results)}"
     )
 

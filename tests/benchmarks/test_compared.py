@@ -140,7 +140,7 @@ _QUICK = Check(
         ("gelu-for-silu", "caught", "operator SwiGLU: "),
         ("rmsnorm-weight-plus-one", "caught", "operator RMSNorm: "),
         ("mask-absent", "caught", "golden logits: "),
-        ("swiglu-sigmoid-in-bfloat16", "missed", ""),
+        ("rope-angles-in-float32", "missed", ""),
         ("recorded-loss-constant", "unreached", ""),
         ("resume-restarts-data", "unreached", ""),
     ],
@@ -162,8 +162,8 @@ def test_a_test_that_raises_is_red_and_a_dear_one_waits_for_the_cheap(
     def crash(*_: object) -> None:
         raise KeyError("gone")
 
-    reaching: dict[str, Test] = {"operator": liger_operators.swiglu}
-    defect = defects["swiglu-sigmoid-in-bfloat16"]
+    reaching: dict[str, Test] = {"logits": hf_modeling.TESTS["golden logits llama"]}
+    defect = defects["rope-angles-in-float32"]
     found = trial.tested(defect, Check("c", "c", reaching, None, {"dear": crash}))
     assert (found.outcome, found.by) == ("caught", "dear: KeyError: 'gone'")
     elsewhere: dict[str, Test] = {"operator": liger_operators.rmsnorm}
