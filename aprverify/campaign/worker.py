@@ -23,10 +23,9 @@ from aprverify.evidence.closest import tolerance_margin
 from aprverify.evidence.records import Comparison
 from aprverify.evidence.values import encode
 from aprverify.matrix.trial import Trials
-from aprverify.matrix.worker import worker_state
 from aprverify.plan import Entry
 from aprverify.plugin.attempt import Attempt
-from aprverify.plugin.state import State
+from aprverify.plugin.state import State, state_of_worker
 
 _LONGEST_DETAIL = 500
 
@@ -94,7 +93,7 @@ def main() -> None:
     # Falsifiers may print; the answers keep the real output for themselves.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    worker = Worker(worker_state(suite, subject, assets), float(limit), answers)
+    worker = Worker(state_of_worker(suite, subject, assets), float(limit), answers)
     for line in sys.stdin:
         worker.obey(json.loads(line))
 

@@ -30,9 +30,8 @@ from aprverify.evidence.writer import utc_now
 from aprverify.gpus import visible_gpus
 from aprverify.matrix.pool import Command, Pool
 from aprverify.matrix.trial import Trials
-from aprverify.matrix.worker import worker_state
 from aprverify.plugin.lanes import worker_count
-from aprverify.plugin.state import State
+from aprverify.plugin.state import State, state_of_worker
 from aprverify.source_id import package_sha256
 from aprverify.suite import Suite
 from aprverify.views.beside import REPORT_FILE, files_of_campaign, write_files
@@ -143,7 +142,7 @@ def _campaign(args: argparse.Namespace) -> int:
     if args.workers != "auto" and not (args.workers.isdigit() and int(args.workers)):
         raise _Misuse(f"-n {args.workers}: give a number from 1, or auto")
     subject = args.subject or args.suite.default_subject
-    state = worker_state(args.suite.name, subject, args.asset)
+    state = state_of_worker(args.suite.name, subject, args.asset)
     if state.loaded.problems:
         raise _Misuse(f"the contracts have problems: {state.loaded.problems[0]}")
     targets = targets_of(state.entries, args.device, args.words)
@@ -303,7 +302,7 @@ def _tell(alarm: FalseAlarm) -> None:
 def _again(args: argparse.Namespace) -> int:
     """One evaluation, in this process."""
     subject = args.subject or args.suite.default_subject
-    state = worker_state(args.suite.name, subject, args.asset)
+    state = state_of_worker(args.suite.name, subject, args.asset)
     name, _, case = args.again.removesuffix("]").partition("[")
     parts = case.split(",")
     (seed,) = [p.partition("=")[2] for p in parts if p.startswith("seed=")] or [""]

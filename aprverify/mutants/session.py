@@ -68,7 +68,8 @@ class Session:
                 stream.write(json.dumps(answers[key]) + "\n")
             self._told(f"watched {len(answers) - len(keys) + total} of {total} falsifiers")
 
-        self._pool.share(taking(waiting), one)
+        take = taking(waiting)
+        self._pool.share(take, one)
         unused = {key: answers[key]["why"] for key in keys if not answers[key]["held"]}
         held = [Watched.of(answers[key], self._package) for key in keys if key not in unused]
         dear = {w.entry: f"takes {w.seconds:.2g} s" for w in held if w.seconds > dearest}

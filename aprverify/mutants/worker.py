@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 from aprverify.environment import describe_environment
-from aprverify.matrix.worker import worker_state
 from aprverify.mutants.lines import new_log, read_lines, stop_watching
 from aprverify.mutants.serving import begin
 from aprverify.mutants.settings import Settings, read_settings
@@ -41,7 +40,7 @@ from aprverify.mutants.trial import (
 )
 from aprverify.plan import Entry
 from aprverify.plugin.in_process import falsifier_of
-from aprverify.plugin.state import State
+from aprverify.plugin.state import State, state_of_worker
 
 Body = dict[str, Any]
 _GRACE = 20.0
@@ -217,7 +216,7 @@ def main() -> None:
     _, suite_name, subject, _, *assets = sys.argv
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    state = worker_state(suite_name, subject, assets)
+    state = state_of_worker(suite_name, subject, assets)
     worker = Worker(state, read_settings(state.suite))
     for line in sys.stdin:
         answers.write(json.dumps(worker.obey(json.loads(line))) + "\n")
