@@ -159,7 +159,7 @@ class Pool:
             except WorkerDied:
                 return
 
-        self.share(_taking(deque(keys)), one)
+        self.share(taking(deque(keys)), one)
         return found
 
     def cross(
@@ -175,7 +175,7 @@ class Pool:
             with self._lock:
                 report(lot, told, canary)
 
-        take = _taking(deque(lots))
+        take = taking(deque(lots))
         self.share(lambda: None if _is_past(deadline) else take(), one)
 
     def share(self, take: Callable[[], T | None], one: Callable[[Talk, T], None]) -> None:
@@ -201,7 +201,9 @@ class Pool:
             raise errors[0]
 
 
-def _taking(waiting: deque[T]) -> Callable[[], T | None]:
+def taking(waiting: deque[T]) -> Callable[[], T | None]:
+    """What `Pool.share` asks for its next item: each of those that are waiting, once."""
+
     def take() -> T | None:
         try:
             return waiting.popleft()
