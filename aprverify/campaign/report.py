@@ -22,10 +22,10 @@ def render_campaigns(campaigns: Sequence[Campaign]) -> str:
     """The report, Markdown."""
     found = found_in(campaigns)
     wanted = max(c.sessions[0]["evaluations"] for c in campaigns)
-    varied = [one for one in found if one.seed_read]
+    varied = [one for one in found if not one.is_unvaried]
     parts = [
         [_not_shown(varied, wanted, campaigns)],
-        ["# No false alarms", "", *_summary(varied, wanted, campaigns)],
+        ["# Clean evaluations under drawn seeds", "", *_summary(varied, wanted)],
         _alarms(varied),
         _closest(varied),
         _short(varied, wanted),
@@ -49,13 +49,13 @@ def _not_shown(found: Sequence[Found], wanted: int, campaigns: Sequence[Campaign
     return f"**Not shown:** {'; '.join(gaps)}."
 
 
-def _summary(found: Sequence[Found], wanted: int, campaigns: Sequence[Campaign]) -> Iterator[str]:
+def _summary(found: Sequence[Found], wanted: int) -> Iterator[str]:
     alarms = sum(len(one.falsified) for one in found)
-    evaluations = sum(campaign.verdicts for campaign in campaigns)
     reached = sum(one.total >= wanted for one in found)
-    tests = len({one.test for one in found})
+    tests = {one.test: one.total for one in found}
+    evaluations = count(sum(tests.values()), "clean evaluation")
     yield (
-        f"{count(evaluations, 'clean evaluation')} of {count(tests, 'seeded test')} with "
+        f"{evaluations} of {count(len(tests), 'seeded test')} with "
         f"{count(len(found), 'claim')}: **{count(alarms, 'false alarm')}**. "
         f"{count(reached, 'claim')} reached {wanted} evaluations."
     )
@@ -148,7 +148,7 @@ def _claim(found: Found, devices: Sequence[str]) -> list[str]:
 
 
 def _unvaried(found: Sequence[Found]) -> list[str]:
-    same = sorted({one.test for one in found if not one.seed_read})
+    same = sorted({one.test for one in found if one.is_unvaried})
     if not same:
         return []
     return [

@@ -109,6 +109,11 @@ class Found:
     comparisons: dict[str, Compared] = field(default_factory=dict)
 
     @property
+    def is_unvaried(self) -> bool:
+        """Whether it was evaluated under seeds that its falsifier never asked for."""
+        return self.total > 0 and not self.seed_read
+
+    @property
     def total(self) -> int:
         """Evaluations on all devices."""
         return sum(self.verdicts.values())

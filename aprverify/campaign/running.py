@@ -34,7 +34,8 @@ class FalseAlarm:
 class Session:
     """Evaluates until nothing is left, or time is up, or it is stopped.
 
-    `tests`: the body of each test's line by its id; it is written before the test's first lot.
+    `tests`: the body of each test's line by its id. All are written before the first lot, so that
+    one for which there was no time has its claims in the report, with none of the evaluations.
     """
 
     def __init__(
@@ -46,13 +47,16 @@ class Session:
         alarm: Callable[[FalseAlarm], None],
     ) -> None:
         self._journal, self._schedule = journal, schedule
-        self._tests, self._alarm = tests, alarm
+        self._alarm = alarm
         self._deadline = None if budget is None else time.monotonic() + budget
         self._lock = threading.Lock()
-        self._written = {line["test"] for line in journal.before if line["type"] == "test"}
         self._stopped = False
         self._verdicts, self._told = 0, time.monotonic()
         self.alarms = 0
+        written = {line["test"] for line in journal.before if line["type"] == "test"}
+        for name, body in tests.items():
+            if name not in written:
+                journal.line("test", body)
 
     def run(self, pool: Pool) -> str:
         """Why it ended: ``complete``, ``budget`` or ``interrupted``."""
@@ -80,10 +84,6 @@ class Session:
                 self._note(lot, answers)
 
     def _note(self, lot: Lot, answers: Sequence[Answer]) -> None:
-        test = lot.target.test.id
-        if test not in self._written:
-            self._journal.line("test", self._tests[test])
-            self._written.add(test)
         body = lot_body(lot, answers)
         self._journal.line("lot", body)
         worthwhile = is_worthwhile(body)
@@ -96,7 +96,7 @@ class Session:
         self._verdicts += body["verdicts"]
         if time.monotonic() - self._told > _TOLD_EVERY:
             self._told = time.monotonic()
-            print(f"  {self._verdicts} evaluations, now at {test}", flush=True)
+            print(f"  {self._verdicts} evaluations, now at {lot.target.test.id}", flush=True)
 
 
 def is_worthwhile(lot: Mapping[str, Any]) -> bool:

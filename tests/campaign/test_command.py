@@ -191,14 +191,18 @@ def test_several_campaigns_make_one_report(tmp_path: Path) -> None:
 
 
 def test_time_that_is_up_leaves_what_was_done(tmp_path: Path) -> None:
-    """What did not reach its number is listed as not done."""
+    """What did not reach its number is listed as not done, and so is what was never begun."""
     toy = _toy(tmp_path / "p")
-    done = _run(toy, "FALSIFY-TOY-001", "--evaluations", "1000000", "--budget", "2")
+    names = ("FALSIFY-TOY-001", "FALSIFY-TOY-003")
+    done = _run(toy, *names, "--evaluations", "1000000", "--budget", "2")
     assert done.returncode == verdict.OK, done.stderr
     assert [end["why"] for end in _campaign(toy).ends] == ["budget"]
     report = (toy.root / "campaign" / "report.md").read_text()
     assert "## Fewer than 1000000 evaluations: not done" in report
     assert "evaluations and more" not in report
+    found = found_in([_campaign(toy)])
+    assert {one.test for one in found} == set(names), "also what was never begun"
+    assert "| FALSIFY-TOY-003 | sum | " in report
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ def test_no_seed_is_drawn_twice_or_named_by_a_contract() -> None:
     assert len(set(seeds)) == len(seeds)
     assert min(seeds) > LARGEST_SEED and max(seeds) < LOWEST + SPAN
     assert drawn("TEST[device=cpu]", 7) == seeds[7]
+    assert drawn("TEST[device=cpu]", SPAN // 2) != seeds[0], "an even step comes round too soon"
     assert not {drawn("TEST[device=cuda]", number) for number in range(100)} & set(seeds[:100])
 
 
