@@ -101,6 +101,11 @@ class Plant:
             (lambda: delattr(owner, name)) if inherited else (lambda: setattr(owner, name, raw))
         )
 
+    @property
+    def patched(self) -> bool:
+        """Whether anything is replaced at present."""
+        return bool(self._undo)
+
     def wrap_subject(self, wrap: Callable[[Any], Any]) -> None:
         """Put ``wrap(subject)`` between the falsifier and the subject."""
         self.subject = wrap(self.subject)

@@ -222,7 +222,8 @@ class _Crossing:
                 continue
             columns.append(replace(column, seconds=told["seconds"]))
             # What other threads of a device run is not watched.
-            for defect in told["never_called"] if self._args.device == "cpu" else ():
+            unplanted = told["never_called"] if self._args.device == "cpu" else []
+            for defect in (*unplanted, *told["passed_on"]):
                 never.setdefault(defect, set()).add(column.key)
         return columns, never
 
@@ -232,8 +233,8 @@ class _Crossing:
         planted = sum(map(len, pairs.values()))
         print(
             f"\ncrossing {count(len(pairs), 'defect')} with {count(len(columns), 'falsifier')}: "
-            f"{planted} pairs to plant of {len(pairs) * len(columns)} (the others never call what "
-            f"the defect replaces), about {estimated:.0f} s on {self._command.workers} processes",
+            f"{planted} pairs to plant of {len(pairs) * len(columns)} (the others never meet what "
+            f"the defect changes), about {estimated:.0f} s on {self._command.workers} processes",
             flush=True,
         )
 

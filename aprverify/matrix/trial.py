@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from aprverify.evidence.values import encode
+from aprverify.matrix.asked import Asked, AskedSubject
 from aprverify.matrix.steps import CountingSubject, Steps
 from aprverify.outcomes import NotRun
 from aprverify.plan import Entry
@@ -40,11 +41,16 @@ class Trials:
         self._state = state
         self._limit = limit
 
-    def clean(self, entry: Entry) -> Attempt:
-        """Run it as a claim."""
+    def clean(self, entry: Entry, asked: Asked | None = None) -> Attempt:
+        """Run it as a claim; `asked` learns what it asks of the subject."""
         attempt = Attempt(entry, self._state.loaded.configurations)
+
+        def subject() -> Any:
+            clean = self._state.subject
+            return clean if asked is None else AskedSubject(clean, asked)
+
         with _folder() as tmp_path:
-            self._run(attempt, lambda: self._state.subject, Steps(), tmp_path)
+            self._run(attempt, subject, Steps(), tmp_path)
         return attempt
 
     def cross(self, entry: Entry) -> dict[str, Any]:

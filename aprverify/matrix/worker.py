@@ -3,9 +3,9 @@
     python -m aprverify.matrix.worker SUITE SUBJECT LIMIT [NAME=FILE …]
 
 One JSON object a line in, one a line out. ``{"watch": KEY}`` runs a falsifier clean; the answer
-says whether it held and stayed in this process, its seconds, and the defects that replace nothing
-that it calls. ``{"defect": ID, "keys": […]}`` crosses one defect with falsifiers: an answer for
-each as it comes, then one with the canary.
+says whether it held and stayed in this process, its seconds, the defects that replace nothing that
+it calls, and those that pass on all that it asks for. ``{"defect": ID, "keys": […]}`` crosses one
+defect with falsifiers: an answer for each as it comes, then one with the canary.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import Any, TextIO
 
 from aprverify.environment import describe_environment
+from aprverify.matrix.asked import Asked, passes_on
 from aprverify.matrix.reach import Place, replaced, watched
 from aprverify.matrix.trial import Trials
 from aprverify.plan import Entry
@@ -46,8 +47,9 @@ class Worker:
 
     def _watch(self, entry: Entry) -> dict[str, Any]:
         called: set[Place] = set()
+        asked = Asked()
         with watched(called) as seen:
-            first = self._trials.clean(entry)
+            first = self._trials.clean(entry, asked)
         begun = time.perf_counter()
         again = self._trials.clean(entry)  # without a watch, and with everything imported
         seconds = round(time.perf_counter() - begun, 5)
@@ -57,7 +59,13 @@ class Worker:
             "seconds": seconds,
             "in_process": seen.in_process,
             "never_called": never if seen.in_process else [],
+            "passed_on": self._passed_on(asked) if seen.in_process else [],
         }
+
+    def _passed_on(self, asked: Asked) -> list[str]:
+        """Protocol defects that change nothing of what was asked for."""
+        protocol = (d for d in self._state.defects.values() if d.kind == PROTOCOL)
+        return [defect.id for defect in protocol if passes_on(defect, asked)]
 
     @cached_property
     def _replaced(self) -> dict[str, frozenset[Place]]:

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from aprverify.assets import AssetError
+from aprverify.contract.model import case_id
 from aprverify.environment import describe_environment
 from aprverify.evidence.reader import RUN_FILE
 from aprverify.evidence.values import encode
 from aprverify.outcomes import NotRun
 from aprverify.plan import LANES, TEETH, Entry, make_plan
+from aprverify.planting import PROTOCOL
 from aprverify.plugin import lanes, selection, wording
 from aprverify.plugin.attempt import Attempt
 from aprverify.plugin.fixtures import assets, case, configuration, measured, series, subject
@@ -134,7 +136,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if state is None or not _is_falsifier(state, path, name):
         return
     entries = state.by_falsifier[path.stem, name]
-    parameters = [pytest.param(e, id=e.parameter_id, marks=_marks(e)) for e in entries]
+    parameters = [pytest.param(e, id=e.parameter_id, marks=_marks(state, e)) for e in entries]
     metafunc.parametrize("entry", parameters)
 
 
@@ -142,13 +144,30 @@ def _is_falsifier(state: State, path: Path, name: str) -> bool:
     return name.startswith("falsify_") and path.is_relative_to(state.suite.falsifiers_dir)
 
 
-def _marks(entry: Entry) -> list[pytest.MarkDecorator]:
+def _marks(state: State, entry: Entry) -> list[pytest.MarkDecorator]:
     marks = [pytest.mark.falsify(id=entry.test.id), pytest.mark.case(**entry.case.parameters)]
     marks += [pytest.mark.binds(inv=invariant) for invariant in entry.test.invariants]
-    heavy = [need for need in entry.case.requires if need.startswith("asset:")]
-    if heavy:  # entries that share a large file share a worker, under --dist loadgroup
-        marks.append(pytest.mark.xdist_group(heavy[0]))
+    # Under --dist loadgroup they share a worker.
+    if group := _group(state, entry):
+        marks.append(pytest.mark.xdist_group(group))
     return marks
+
+
+def _group(state: State, entry: Entry) -> str | None:
+    """What makes entries best run by one worker, one after the other.
+
+    That is a large file; or else what they make once and share, for which another worker would
+    only wait: the run that their cases name, or whatever a test needs for one case. A source defect
+    changes the trainer, and shares nothing.
+    """
+    heavy = [need for need in entry.case.requires if need.startswith("asset:")]
+    if heavy:
+        return heavy[0]
+    defect = state.defects.get(str(entry.defect))
+    if defect is not None and defect.kind != PROTOCOL:
+        return None
+    named = {n: v for n, v in entry.case.parameters.items() if n in ("run", "arch", "device")}
+    return case_id(named) if "run" in named else f"{entry.test.id},{entry.case.id}"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

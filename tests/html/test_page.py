@@ -31,13 +31,13 @@ from .tree import Node, parse
 MADE: dict[str, Callable[[Path], Run]] = {"mixed": runs.mixed, "hostile": runs.hostile}
 _ELEMENTS = (
     "a body button caption circle code col colgroup dd details div dl dt form h1 h2 h3 h4 head "
-    "header html input label li line link main meta nav option p polyline rect script section "
+    "header html img input label li line link main meta nav option p polyline rect script section "
     "select span strong style summary svg table tbody td text th thead title tr ul wbr"
 )
 _ATTRIBUTES = (
-    "aria-hidden aria-label autocomplete charset class colspan content cx cy data-contract "
+    "alt aria-hidden aria-label autocomplete charset class colspan content cx cy data-contract "
     "data-device data-find data-outcome data-v height hidden href http-equiv id lang name open "
-    "placeholder points preserveaspectratio r rel role scope spellcheck text-anchor type value "
+    "placeholder points preserveaspectratio r rel role scope spellcheck src text-anchor type value "
     "viewbox width x x1 x2 y y1 y2"
 )
 _RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")

@@ -132,3 +132,43 @@ def test_collection_names_items_by_id_and_case_in_a_stable_order(toy: Toy) -> No
     assert [x.partition("spec=")[2] for x in listed if "spec=" in x] == [
         f"{spelled},on=true]" for spelled in ("a%20b", "%5bx%5d", "%e9", "c:1", "")
     ]
+
+
+_GROUPS = """
+import json, pytest
+class Watch:
+    def pytest_collection_finish(self, session):
+        self.found = {}
+        for item in session.items:
+            mark = item.get_closest_marker("xdist_group")
+            name = item.name.partition("[")[2].rstrip("]").removeprefix("FALSIFY-TOY-")
+            self.found[name] = mark and mark.args[0]
+watch = Watch()
+pytest.main(["--collect-only", "-qq", "--teeth", "declared"], plugins=[watch])
+print()
+print(json.dumps(watch.found))
+"""
+
+
+def test_what_is_made_once_is_asked_for_by_one_worker(toy: Toy) -> None:
+    """Another one would only wait for it; a source defect has everything made anew."""
+    matrices = {"1": {"run": ["a"], "n": [1]}, "2": {"run": ["a"]}, "3": {"n": [1, 2]}}
+    tests = [
+        falsification(f"FALSIFY-TOY-{n}", "falsify_toy.falsify_sum", invariants=["INV-TOY-001"],
+            cases=[{"scale": "full", "matrix": {"device": ["cpu"], **matrix}}])
+        for n, matrix in matrices.items()
+    ]  # fmt: skip
+    toy.contract(contract(falsification_tests=tests))
+    toy.write({"probe.py": _GROUPS})
+    done = toy.process("probe.py")
+    run = "device=cpu,run=a"
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "1-device=cpu,run=a,n=1": run, "1-device=cpu,run=a,n=1!one-more": run,
+        "1-device=cpu,run=a,n=1!one-less": None,
+        "2-device=cpu,run=a": run, "2-device=cpu,run=a!one-more": run,
+        "2-device=cpu,run=a!one-less": None,
+        "3-device=cpu,n=1": "FALSIFY-TOY-3,device=cpu,n=1",
+        "3-device=cpu,n=1!one-more": "FALSIFY-TOY-3,device=cpu,n=1",
+        "3-device=cpu,n=1!one-less": None,
+        "3-device=cpu,n=2": "FALSIFY-TOY-3,device=cpu,n=2",
+    }, done.stdout  # fmt: skip

@@ -1,4 +1,4 @@
-"""Cases that need several GPUs: in a lane of their own; on fewer GPUs not run, never held."""
+"""Cases that need several GPUs: alone, in a lane of their own; with fewer GPUs not run."""
 
 from __future__ import annotations
 

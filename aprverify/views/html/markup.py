@@ -18,7 +18,7 @@ _UNSEEN = re.compile(
     "\ufffe\uffff\ud800-\udfff\U000e0000-\U000e0fff]"
 )
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,:=!+%\[\]/@-]{0,300}")
-_VOID = frozenset({"col", "input", "link", "meta"})
+_VOID = frozenset({"col", "img", "input", "link", "meta"})
 
 
 class Markup(str):

@@ -19,6 +19,7 @@ from aprverify.evidence.provenance import where
 from aprverify.evidence.records import Run
 from aprverify.evidence.sentences import not_shown, verdict_sentence
 from aprverify.evidence.status import GateStatus, Status, gate_statuses
+from aprverify.views.html import matrix
 from aprverify.views.html.claims import claims
 from aprverify.views.html.entries import WORDS, WORST_FIRST, entries, outcome
 from aprverify.views.html.gates import gates, status_badge
@@ -31,6 +32,7 @@ from aprverify.views.pictures.curves import run_curves, run_errors
 _CHAPTERS = {
     "gates": "Gates",
     FRAGMENT: TITLE,
+    matrix.FRAGMENT: matrix.TITLE,
     "entries": "Entries",
     "claims": "What is claimed",
     "environments": "Environments",
@@ -51,6 +53,7 @@ def render(run: Run) -> str:
             _summary(outline, statuses),
             gates(outline, statuses),
             recorded(run) or "",
+            matrix.crossed(run) or "",
             entries(outline),
             claims(outline),
             environments(outline),
@@ -119,8 +122,9 @@ def _summary(outline: Outline, statuses: Sequence[GateStatus]) -> Markup:
 
 
 def _chapters(run: Run) -> list[tuple[str, str]]:
-    shown = bool(run_curves(run) or run_errors(run))
-    return [(name, title) for name, title in _CHAPTERS.items() if shown or name != FRAGMENT]
+    absent = set() if run_curves(run) or run_errors(run) else {FRAGMENT}
+    absent |= set() if run.matrix is not None else {matrix.FRAGMENT}
+    return [(name, title) for name, title in _CHAPTERS.items() if name not in absent]
 
 
 def _tiles(outline: Outline, statuses: Sequence[GateStatus]) -> list[Markup]:
