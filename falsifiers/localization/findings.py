@@ -63,12 +63,17 @@ class Finding:
     seen_in: str = ""
 
     @property
+    def of_operator(self) -> bool:
+        """Whether an operator is named, and not a quantity of a step."""
+        return not self.where.startswith("step ")
+
+    @property
     def sentence(self) -> str:
         """``layers.7.self_attn.q_proj: bias not added (max error 412 × bound; …)``."""
         given = {
             "forward": "; inputs within bound",
             "backward": "; gradients received within bound",
-        }.get(self.phase, "")
+        }.get(self.phase if self.of_operator else "", "")
         if not math.isfinite(self.times_bound):
             return f"{self.where}: {self.fault} ({self.tensor}{given})"
         size = f"{self.times_bound:.3g} × bound"

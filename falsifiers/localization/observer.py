@@ -6,6 +6,7 @@ Every look happens when the call is made, since weights move on afterwards.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,9 +18,12 @@ from torch import Tensor
 from falsifiers.localization.findings import Bounds, Look, trusted
 from falsifiers.localization.initial import file_weights, judge_parameters
 from falsifiers.localization.lone_operators import ObservedOperators
+from falsifiers.localization.ranks import TwinStep, judge_ranks
 from falsifiers.localization.results import judge_evaluation, judge_gradients, judge_logits
+from falsifiers.localization.run_pair import compare_runs
 from falsifiers.localization.steps import Hyper, Micro, State, Step, judge_step
 from falsifiers.localization.trace import judge_trace
+from falsifiers.run_directory import RunRecord
 from falsifiers.subject import (
     EAGER,
     Batch,
@@ -48,6 +52,9 @@ class Observer:
         notes: what could not be looked at, and why.
         layers: of the last instance.
         looks: how often anything was looked at.
+        ranks: the most processes that a command was asked for with.
+        directories: of finished runs that the falsifier asked for.
+        twin: steps of one process that took a micro-batch of each rank.
     """
 
     bounds: Bounds
@@ -59,6 +66,9 @@ class Observer:
     traces: int = 0
     steps: int = 0
     operators: list[ObservedOperators] = field(default_factory=list)
+    ranks: int = 1
+    directories: list[Path] = field(default_factory=list)
+    twin: list[TwinStep] = field(default_factory=list)
 
     @property
     def settled(self) -> bool:
@@ -81,7 +91,24 @@ class Observer:
         """Judge what still waits for its gradients; then doubtful findings come last."""
         for operators in self.operators:
             operators.finish()
+        try:
+            self._judge_runs()
+        except (OSError, ValueError, KeyError) as error:
+            self.notes[f"run directories were not compared: {error}"[:200]] = None
         self.look.findings.sort(key=lambda finding: not trusted(finding))
+
+    def _judge_runs(self) -> None:
+        """Runs of several ranks against their twin, and runs of one identity with each other."""
+        if self.ranks > 1 and self.twin and self.directories and not self.settled:
+            log = RunRecord(self.directories[-1]).log
+            self.take(Look(list(judge_ranks(log, self.twin))), f"the log of {self.ranks} ranks")
+        for one, other in itertools.combinations(dict.fromkeys(self.directories), 2):
+            same = RunRecord(one).identity == RunRecord(other).identity
+            if same and not self.settled:
+                # One may have ended sooner; what both have left must be the same.
+                ended = ("log", "checkpoints")
+                parted = [f for f in compare_runs(one, other).findings if f.phase not in ended]
+                self.take(Look(parted), "two runs of the same settings and seed")
 
 
 class ObservedSubject:
@@ -109,6 +136,18 @@ class ObservedSubject:
             look = judge_parameters(built.parameters(), right, path.name)
             self._observer.take(look, "build_pretrain")
         return instance
+
+    def command(self, *arguments: str, processes: int = 1) -> list[str]:
+        """See the protocol."""
+        self._observer.ranks = max(self._observer.ranks, processes)
+        found: list[str] = self._inner.command(*arguments, processes=processes)
+        return found
+
+    def run_directory(self, path: Path) -> Path:
+        """See the protocol."""
+        found: Path = self._inner.run_directory(path)
+        self._observer.directories.append(found)
+        return found
 
     def operators(self, execution: Execution = EAGER) -> Any:
         """See the protocol."""
@@ -234,6 +273,8 @@ class ObservedInstance:
             self._observer.steps += 1
             with self._judging("train_step"):
                 micros = self._as_imposed(micros, metrics)
+                if len(micros) == self._observer.ranks > 1:
+                    self._observer.twin.append(TwinStep.of(metrics, micros, batches))
                 step = Step(
                     before, self._state(), metrics, micros, lr, self._observer.hyper, self._dtype
                 )

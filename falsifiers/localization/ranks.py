@@ -1,20 +1,23 @@
 """A run of several ranks against one process that took its steps: which rank is missing, and where.
 
-The twin gave each rank's batch to a step as one micro-batch. What it knows of each, loss and
-gradient, says what the ranks' log would hold if one of them were left out, or counted for all.
+The twin gave each rank's batch to a step as one micro-batch. The loss and the gradient of each say
+what the log of the ranks would hold if one were left out, or counted for all.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from falsifiers.localization.findings import UNKNOWN, Finding
 from falsifiers.localization.steps import Micro
 from falsifiers.reference.gradients import global_norm
-from falsifiers.subject import StepMetrics
+from falsifiers.subject import Batch, StepMetrics
 
 _TOLERANCE = 1e-4
 """Relative: sums over ranks in another order differ by less."""
@@ -22,24 +25,33 @@ _TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class TwinStep:
-    """A step of one process: what it reports, and what each micro-batch, a rank's, alone has."""
+    """A step of one process that took each rank's batch as a micro-batch.
+
+    Attributes:
+        metrics: what it reports.
+        norms, losses: what it would report if a rank were left out or stood for all, by how.
+        alike: two ranks whose batches are the same; None where there are none.
+    """
 
     metrics: StepMetrics
     norms: Mapping[str, float]
     losses: Mapping[str, float]
+    alike: tuple[int, int] | None
 
     @classmethod
-    def of(cls, metrics: StepMetrics, ranks: Sequence[Micro]) -> TwinStep:
-        """With the numbers of every way in which one rank could be left out or stand for all."""
+    def of(cls, metrics: StepMetrics, ranks: Sequence[Micro], batches: Sequence[Batch]) -> TwinStep:
+        """From the metrics, and each rank's own loss, gradients and batch."""
         norms, losses = {}, {}
         for words, shares in _ways(ranks):
-            pairs = [(m, s) for m, s in zip(ranks, shares, strict=True) if s]
+            parts = [(m, s) for m, s in zip(ranks, shares, strict=True) if s]
             names = ranks[0].gradients
             norms[words] = global_norm(
-                {n: sum(m.gradients[n].double() * s for m, s in pairs) for n in names}  # type: ignore[misc]
+                {n: sum(m.gradients[n].double() * s for m, s in parts) for n in names}  # type: ignore[misc]
             )
-            losses[words] = sum(m.loss * s for m, s in pairs)
-        return cls(metrics, norms, losses)
+            losses[words] = sum(m.loss * s for m, s in parts)
+        pairs = itertools.combinations(range(len(batches)), 2)
+        same = (p for p in pairs if torch.equal(*(batches[i].tokens for i in p)))
+        return cls(metrics, norms, losses, next(same, None))
 
 
 def _ways(ranks: Sequence[Micro]) -> Iterator[tuple[str, list[float]]]:
@@ -59,11 +71,19 @@ def _ways(ranks: Sequence[Micro]) -> Iterator[tuple[str, list[float]]]:
 
 def judge_ranks(log: Sequence[Mapping[str, Any]], twin: Sequence[TwinStep]) -> Iterator[Finding]:
     """The first step and quantity in which the ranks' log is not the twin's, and what it is."""
+    before = 0.0
     for line, step in zip(log, twin, strict=False):
+        if step.alike is not None:
+            where = f"step {line.get('step')}, data over ranks"
+            said = "ranks {} and {} read the same batch".format(*step.alike)
+            yield Finding("data", where, "tokens", math.inf, said)
+            return
+        left = {"not cleared": math.hypot(before, step.metrics.grad_norm)}
+        before = step.metrics.grad_norm
         checks: tuple[tuple[str, str, Mapping[str, float]], ...] = (
             ("schedule", "lr", {}),
             ("forward", "train_loss", step.losses),
-            ("backward", "grad_norm", step.norms),
+            ("backward", "grad_norm", {**step.norms, **left}),
         )
         for phase, name, ways in checks:
             ours, exact = line.get(name), float(getattr(step.metrics, name))

@@ -206,7 +206,7 @@ def test_a_parameter_that_is_not_the_files_is_named() -> None:
     assert (found.where, found.fault) == ("b", "is in the file and not in the model")
 
 
-def _run_folder(root: Path, **changed: Any) -> Path:
+def run_folder(root: Path, **changed: Any) -> Path:
     root.mkdir()
     lines = [
         {"step": i, "lr": 1e-3, "train_loss": 7.0 - 0.1 * i, "grad_norm": 1.0 + 0.1 * i}
@@ -234,8 +234,8 @@ def test_two_runs_part_at_a_step_and_a_quantity(
     tmp_path: Path, changed: dict[str, Any], where: str, tensor: str
 ) -> None:
     """Runs that agree part nowhere."""
-    one, same = _run_folder(tmp_path / "a"), _run_folder(tmp_path / "b")
+    one, same = run_folder(tmp_path / "a"), run_folder(tmp_path / "b")
     assert compare_runs(one, same).findings == []
-    other = _run_folder(tmp_path / "c", **changed)
+    other = run_folder(tmp_path / "c", **changed)
     first = compare_runs(one, other).findings[0]
     assert (first.where, first.tensor) == (where, tensor)
