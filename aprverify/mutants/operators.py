@@ -91,15 +91,20 @@ def spots(source: str) -> Iterator[Spot]:
 
 def changed(source: str, spot: Spot) -> str | None:
     """`source` after the change; None where that is no Python, or the same program."""
-    if spot.operator in _OWN_FAMILIES:
-        text = _own_change(source, spot)
-    else:
-        visitor = _OneChange(spot)
-        text = visitor.walk(get_ast(source)).get_code()
     try:
+        text = _changed(source, spot)
         return None if ast.dump(ast.parse(text)) == ast.dump(ast.parse(source)) else text
     except (SyntaxError, ValueError):
         return None
+    except AttributeError:
+        return None  # cosmic-ray 8.7 offers to replace a dotted exception, and cannot
+
+
+def _changed(source: str, spot: Spot) -> str:
+    if spot.operator in _OWN_FAMILIES:
+        return _own_change(source, spot)
+    text: str = _OneChange(spot).walk(get_ast(source)).get_code()
+    return text
 
 
 def library_version() -> str:

@@ -42,7 +42,7 @@ def summary(record: Record, settings: Settings) -> list[str]:
 def _lines(record: Record, settings: Settings) -> Iterator[str]:
     header, score = record.header, _score(record.mutants.values(), settings)
     yield (
-        "This does not show that the trainer is right, nor that nine in ten real faults would be "
+        "This does not show that the trainer is right, nor what share of real faults would be "
         "found: mutants are small, one at a time, drawn from the files below, and tried on the CPU "
         "by uncompiled cases only. CUDA code is not mutated."
     )
