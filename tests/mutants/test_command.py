@@ -267,8 +267,10 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     chosen = _ids(toy, _UNREACHED, _KILLED, _ELSEWHERE, _SURVIVOR)
     named = [word for name in chosen for word in ("--mutant", name)]
     draw = [*named, "--seed", "5", "--controls", "0", "--run-dir", "run"]
-    done = _mutants(toy, *draw)
+    assert _mutants(toy, *draw, "--budget", "0.001").returncode == 4  # there was no time for one
+    done = _mutants(toy, *draw, "--resume")
     assert done.returncode == 3, done.stderr
+    assert "of 4:" in done.stderr and "watched" not in done.stderr
     record = toy.root / "run/mutants.jsonl"
     lines = record.read_text().splitlines(keepends=True)
     kept = [line for line in lines if json.loads(line)["type"] != "footer"]
@@ -276,7 +278,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert _mutants(toy, *draw).returncode == 2  # the folder exists
     done = _mutants(toy, *draw, "--resume")
     assert done.returncode == 3, done.stderr
-    assert "of 2:" in done.stderr and "watched" not in done.stderr
+    assert "of 2:" in done.stderr
     assert len(read_record(toy.root / "run").mutants) == 4
     refused = _mutants(toy, *named, "--seed", "6", *draw[-4:], "--resume")
     assert refused.returncode == 2
