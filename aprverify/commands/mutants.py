@@ -256,6 +256,8 @@ def _judge(args: argparse.Namespace, folder: Path) -> int:
     for line in report.summary(record, settings):
         print(line)
     print(f"report: {folder / report.FILE}")
+    if record.header["sources"] != _digests(suite, settings):
+        print("it is about other files than those of today", file=sys.stderr)
     wrong = list(triage.faults(settings, population, tests, record))
     for line in wrong:
         print(line, file=sys.stderr)
