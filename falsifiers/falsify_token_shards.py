@@ -161,3 +161,56 @@ def _options(case: Case) -> dict[str, Any]:
         "accumulation": case.accumulation,
         "seed": case.seed,
     }
+
+
+def falsify_unfinished_dataset_is_of_one_plan(
+    subject: Subject, case: Case, measured: Measured, tmp_path: Path
+) -> None:
+    """Begun on a disk that fills up, a preparation goes on with its own sources and no others."""
+    from falsifiers.killed_writes import disk_of
+    from falsifiers.shard_corpus import write_sources
+    from falsifiers.tiny_runs import byte_tokenizer, run_process
+
+    sources, out = _sources(case), tmp_path / "dataset"
+    changed = dict(sources)
+    first = min(sources, key=str.encode)
+    changed[first] = (sources[first] + 1).astype("<u4")
+
+    command = subject.command(
+        "prepare", *(str(tmp_path / name) for name in sources),
+        "--heldout", str(tmp_path / "heldout" / "heldout.bin"),
+        "--tokenizer", str(byte_tokenizer()), "--out", str(out),
+        "--workers", "1", "--shard-tokens", str(case.shard_tokens),
+    )  # fmt: skip
+
+    def put(content: dict[str, Ids]) -> None:
+        write_sources([(name, ids.tobytes()) for name, ids in content.items()], tmp_path)
+
+    put(sources)
+    with disk_of(case.room):
+        begun = run_process(command, "cpu").returncode
+    written = len(list(out.glob("train-*.bin")))
+    put(changed)
+    others = run_process(command, "cpu").returncode
+    mixed = 0 if others else _wrong(out, changed)
+    put(sources)
+    finished = run_process(command, "cpu").returncode if others else 0
+    measured(
+        begun_status=begun,
+        shards_begun=written,
+        ids_of_other_sources=mixed,
+        finished_status=finished,
+        wrong_ids=_wrong(out, sources) if others else 0,
+    )
+
+
+def _wrong(dataset: Path, sources: dict[str, Ids]) -> int:
+    """Places at which the shards are not the sources in lexical order, or too few or too many."""
+    import numpy as np
+
+    from falsifiers.shard_corpus import shards
+
+    expected = np.concatenate([sources[name] for name in sorted(sources, key=str.encode)])
+    stream = np.concatenate(shards(dataset))
+    common = min(len(stream), len(expected))
+    return abs(len(stream) - len(expected)) + int((stream[:common] != expected[:common]).sum())

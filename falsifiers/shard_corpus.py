@@ -34,7 +34,7 @@ def prepare(subject: Subject, sources: Mapping[str, Ids], *, shard_tokens: int) 
         RuntimeError: the command failed.
     """
     content = [(name, ids.astype("<u4").tobytes()) for name, ids in sources.items()]
-    folder = made_once("token-sources", content, partial(_write_sources, content))
+    folder = made_once("token-sources", content, partial(write_sources, content))
     command = subject.command(
         "prepare", *(str(folder / name) for name, _ in content),
         "--heldout", str(folder / "heldout" / "heldout.bin"),
@@ -52,10 +52,11 @@ def prepare(subject: Subject, sources: Mapping[str, Ids], *, shard_tokens: int) 
     return made_once("token-shards", command, make) / "dataset"
 
 
-def _write_sources(content: Sequence[tuple[str, bytes]], folder: Path) -> None:
+def write_sources(content: Sequence[tuple[str, bytes]], folder: Path) -> None:
+    """Write files by name, and a held-out one in a folder of its own."""
     for name, ids in content:
         (folder / name).write_bytes(ids)
-    (folder / "heldout").mkdir()
+    (folder / "heldout").mkdir(exist_ok=True)
     (folder / "heldout" / "heldout.bin").write_bytes(draw_ids(70, 9).tobytes())
 
 

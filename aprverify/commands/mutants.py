@@ -163,7 +163,8 @@ class _Run:
                 )
             if before is None or not before.falsifiers:
                 seconds = round(sum(one.seconds for one in watched), 3)
-                told = {"usable": len(watched), "seconds": seconds}
+                tests = sorted({one.entry.partition("[")[0] for one in watched})
+                told = {"usable": len(watched), "seconds": seconds, "tests": tests}
                 writer.write("falsifiers", {**told, "left_out": {**left_out, **useless}})
             done = before.mutants if before else {}
             controls = args.controls - (len(before.controls) if before else 0)
@@ -171,6 +172,8 @@ class _Run:
             deadline = None if args.budget is None else self._begun + args.budget
             session.hunt(waiting, watched, args.patience, deadline)
             writer.write("footer", {"seconds": round(time.monotonic() - self._begun, 1)})
+            if not records.read_record(self._folder).missing:
+                (self._folder / REACH_FILE).unlink()
         finally:
             pool.close()
             print(file=sys.stderr)
@@ -253,6 +256,8 @@ def _judge(args: argparse.Namespace, folder: Path) -> int:
     for line in report.summary(record, settings):
         print(line)
     print(f"report: {folder / report.FILE}")
+    if record.header["sources"] != _digests(suite, settings):
+        print("it is about other files than those of today", file=sys.stderr)
     wrong = list(triage.faults(settings, population, tests, record))
     for line in wrong:
         print(line, file=sys.stderr)

@@ -25,14 +25,14 @@ class Record:
         falsifiers: the line on them, {} where it did not come to that.
         controls: sources that were served unchanged.
         mutants: by id.
-        footer: {} where the run did not come to its end.
+        seconds: of the run and of those that went on with it, without any that was ended.
     """
 
     header: Body
     falsifiers: Body
     controls: tuple[Body, ...]
     mutants: Mapping[str, Body]
-    footer: Body
+    seconds: float
 
     @property
     def missing(self) -> int:
@@ -79,7 +79,7 @@ def read_record(folder: Path) -> Record:
         falsifiers=next(iter(parts["falsifiers"]), {}),
         controls=tuple(parts["control"]),
         mutants={body["id"]: body for body in parts["mutant"]},
-        footer=parts["footer"][-1] if parts["footer"] else {},
+        seconds=sum(body["seconds"] for body in parts["footer"]),
     )
 
 

@@ -42,7 +42,7 @@ def summary(record: Record, settings: Settings) -> list[str]:
 def _lines(record: Record, settings: Settings) -> Iterator[str]:
     header, score = record.header, _score(record.mutants.values(), settings)
     yield (
-        "This does not show that the trainer is right, nor that nine in ten real faults would be "
+        "This does not show that the trainer is right, nor what share of real faults would be "
         "found: mutants are small, one at a time, drawn from the files below, and tried on the CPU "
         "by uncompiled cases only. CUDA code is not mutated."
     )
@@ -51,6 +51,9 @@ def _lines(record: Record, settings: Settings) -> Iterator[str]:
     yield ""
     yield from _totals(score)
     yield ""
+    if header["named"]:
+        yield "These mutants were named and not drawn: their share says nothing of others."
+        yield ""
     if record.missing:
         missing = count(record.missing, "drawn mutant")
         yield f"{missing} were not tried: the budget was spent. They count nowhere."
@@ -183,7 +186,7 @@ def _provenance(header: Body, record: Record) -> Iterator[str]:
         *((name, str(header["environment"][name])) for name in ("python", "platform", "cpu")),
         ("torch", str(header["environment"]["packages"].get("torch"))),
         ("falsifiers", f"{record.falsifiers.get('usable', 0)} cases"),
-        ("seconds", str(record.footer.get("seconds", "it did not come to its end"))),
+        ("seconds", f"{record.seconds:.0f}"),
         ("processes", str(header["workers"])),
     ]
     yield from table(("what", "value"), [(name, code(value)) for name, value in facts])

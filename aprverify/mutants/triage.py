@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from pathlib import Path
 
 from aprverify.mutants.population import Population
 from aprverify.mutants.record import Body, Record
@@ -27,14 +26,18 @@ def faults(
         if said.kind == "claim" and said.text not in tests:
             yield f"{where}: no test is called {said.text}"
         body = record.mutants.get(mutant) if record else None
-        if body is not None and (fault := _contradiction(said, body)):
+        usable = record.falsifiers.get("tests", ()) if record else ()
+        if body is not None and (fault := _contradiction(said, body, usable)):
             yield f"{where}: {fault}"
 
 
-def _contradiction(said: Triage, body: Body) -> str:
+def _contradiction(said: Triage, body: Body, usable: Collection[str]) -> str:
     if said.kind == "equivalent" and body["outcome"] == "killed":
         by = body["by"]["entry"]
         return f"said to be equivalent, and {by} kills it; drop the entry, or mend the claim"
+    all_tried = body["outcome"] in ALIVE and body["tried"] == body["planned"]
+    if said.kind == "claim" and all_tried and said.text in usable:
+        return f"said to be killed by {said.text}, and lived with all that execute it; triage anew"
     return ""
 
 
@@ -59,8 +62,3 @@ def stub(body: Body) -> str:
     """The line to paste into the settings."""
     label = str(body["label"]).replace("\\", "\\\\").replace('"', '\\"')
     return f'      {body["id"]}: "{label}"'
-
-
-def settings_name(path: Path, root: Path) -> str:
-    """The settings' path for people."""
-    return path.relative_to(root).as_posix()

@@ -46,7 +46,14 @@ def try_entry(state: State, entry: Entry, limit: float, package: Path) -> dict[s
         error = NotRun("subject", str(error), "")
     attempt.conclude(error)
     told = _told(attempt, error, package)
+    if "detail" in told:
+        told["detail"] = _anywhere(told["detail"], package)[:_LONGEST]
     return {"entry": entry.key, **told, "seconds": round(_spent() - begun, 4)}
+
+
+def _anywhere(text: str, package: Path) -> str:
+    """Without the folders of this machine, so that a record can be read on another."""
+    return text.replace(f"{package.parent}/", "").replace(tempfile.gettempdir(), "TMP")
 
 
 def _spent() -> float:
@@ -64,7 +71,7 @@ def _told(attempt: Attempt, error: BaseException | None, package: Path) -> dict[
             f"{claim}: {failed.text}; observed {failed.observed!r}, {failed.op} {failed.bound!r}"
         )
         return {"ended": FALSIFIED, "claim": claim, "detail": detail[:_LONGEST]}
-    detail = (attempt.reason or {}).get("detail", "")[:_LONGEST]
+    detail = (attempt.reason or {}).get("detail", "")
     if attempt.outcome != "broken":
         return {"ended": OTHER, "detail": f"{attempt.outcome}: {detail}"}
     if error is None:
@@ -72,7 +79,7 @@ def _told(attempt: Attempt, error: BaseException | None, package: Path) -> dict[
     if isinstance(error, TooLong):
         return {"ended": TIMED_OUT, "detail": detail}
     ended = CRASHED if _came_through(error, package) else BROKEN
-    return {"ended": ended, "detail": describe(error)[:_LONGEST]}
+    return {"ended": ended, "detail": describe(error)}
 
 
 def _came_through(error: BaseException, package: Path) -> bool:

@@ -273,3 +273,46 @@ def last_part_shuffled_by_itself(plant: Plant) -> None:
         return permute
 
     plant.patch("trainer.corpus.sampler:permute", make)
+
+
+@defect(
+    "journal-of-another-plan-is-gone-on-with",
+    kind=SOURCE,
+    imitates="a cache keyed by the output's name, or by the number of files",
+    symptom="an unfinished dataset is finished with other documents than it was begun with",
+    hidden="every shard is intact by its hash, and the text reads well",
+)
+def journal_of_another_plan_is_gone_on_with(plant: Plant) -> None:
+    """Tell plans apart by how many documents they have."""
+    import hashlib
+
+    def make(original: Any) -> Any:
+        def sha256(plan: Any, *context: Any) -> str:
+            counts = [len(documents) for documents in plan.documents.values()]
+            plant.effect(True)
+            return hashlib.sha256(repr(counts).encode()).hexdigest()
+
+        return sha256
+
+    plant.patch("trainer.corpus.plan:Plan.sha256", make)
+
+
+@defect(
+    "plan-digest-of-each-process",
+    kind=SOURCE,
+    imitates="a digest over a set of strings, whose order PYTHONHASHSEED draws anew",
+    symptom="an unfinished dataset is refused as one of other sources, though they are the same",
+    hidden="a preparation that comes to its end never asks",
+)
+def plan_digest_of_each_process(plant: Plant) -> None:
+    """Put the number of the process into the digest."""
+    import os
+
+    def make(original: Any) -> Any:
+        def sha256(plan: Any, *context: Any) -> str:
+            plant.effect(True)
+            return str(original(plan, *context, os.getpid()))
+
+        return sha256
+
+    plant.patch("trainer.corpus.plan:Plan.sha256", make)

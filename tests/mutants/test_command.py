@@ -196,6 +196,7 @@ def test_the_report_begins_with_what_it_does_not_show(
     assert text.startswith("This does not show")
     assert "**3/5 = 60.0% (23.1% … 88.2%)**" in text
     assert "2 mutants alive: 2 untriaged." in text
+    assert "named and not drawn" in text
 
 
 def test_survivors_that_are_argued_for_end_well(
@@ -267,8 +268,10 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     chosen = _ids(toy, _UNREACHED, _KILLED, _ELSEWHERE, _SURVIVOR)
     named = [word for name in chosen for word in ("--mutant", name)]
     draw = [*named, "--seed", "5", "--controls", "0", "--run-dir", "run"]
-    done = _mutants(toy, *draw)
+    assert _mutants(toy, *draw, "--budget", "0.001").returncode == 4  # there was no time for one
+    done = _mutants(toy, *draw, "--resume")
     assert done.returncode == 3, done.stderr
+    assert "of 4:" in done.stderr and "watched" not in done.stderr
     record = toy.root / "run/mutants.jsonl"
     lines = record.read_text().splitlines(keepends=True)
     kept = [line for line in lines if json.loads(line)["type"] != "footer"]
@@ -276,11 +279,25 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert _mutants(toy, *draw).returncode == 2  # the folder exists
     done = _mutants(toy, *draw, "--resume")
     assert done.returncode == 3, done.stderr
-    assert "of 2:" in done.stderr and "watched" not in done.stderr
+    assert "of 2:" in done.stderr
     assert len(read_record(toy.root / "run").mutants) == 4
     refused = _mutants(toy, *named, "--seed", "6", *draw[-4:], "--resume")
     assert refused.returncode == 2
     assert "seed was another when the run began" in refused.stderr
+
+
+def test_a_record_of_other_files_says_so(
+    tried: tuple[Toy, subprocess.CompletedProcess[str]],
+) -> None:
+    """Its triage may fit, and its outcomes are of another trainer."""
+    toy, _ = tried
+    other = toy.root / "toytrainer/constants.py"
+    before = other.read_text()
+    assert "other files" not in _mutants(toy, "--report", "run").stderr
+    other.write_text(before + "# another\n")
+    told = _mutants(toy, "--report", "run").stderr
+    other.write_text(before)
+    assert "it is about other files than those of today" in told
 
 
 def test_a_control_that_falls_makes_the_run_worthless(

@@ -58,3 +58,10 @@ def test_what_is_no_python_or_the_same_program_is_no_mutant() -> None:
 def test_columns_are_counted_in_characters() -> None:
     """A change behind an umlaut hits what it should."""
     assert _after('f("ä", x.float())\n', "DropCall") == ['f("ä", x)\n']
+
+
+def test_exceptions_with_dots_are_passed_over() -> None:
+    """The library offers the change and fails at it; a plain name it can change."""
+    plain = "try:\n    f()\nexcept OSError:\n    pass\n"
+    assert len(_after(plain, "ExceptionReplacer")) == 1
+    assert _after(plain.replace("OSError", "a.Error"), "ExceptionReplacer") == []
