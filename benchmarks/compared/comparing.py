@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor
 
 from benchmarks.compared.upstream import Limit, Tolerance
 
+_TEMPORARY = re.compile(r"/\S*compared-[^\s/]*")
+_LONGEST = 160
+
 
 class Red(Exception):
     """A test failed, as pytest would show it."""
+
+
+def told(error: Exception) -> str:
+    """An error's message on one line, without the names of temporary folders."""
+    return _TEMPORARY.sub("…", " ".join(str(error).split()))[:_LONGEST]
 
 
 def liger_close(what: str, expected: Tensor, actual: Tensor, tolerance: Tolerance) -> None:

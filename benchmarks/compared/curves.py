@@ -23,6 +23,7 @@ from benchmarks.compared.commands import (
     run_command,
     sentences,
 )
+from benchmarks.compared.comparing import told
 from benchmarks.compared.models import configuration
 from falsifiers.subject import Batch, Instance, Subject
 from falsifiers.subject_parts import Provenance
@@ -85,7 +86,7 @@ class _Place:
 
 
 def _named(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return f"{type(error).__name__}: {told(error)}"
 
 
 def _stream(

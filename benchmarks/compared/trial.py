@@ -14,6 +14,7 @@ from typing import Any
 from aprverify.planting import Defect, Plant, planted
 from benchmarks.compared.bands import Bands, loss_numbers, norm_numbers, spike
 from benchmarks.compared.checks import CHECKS, Check, Test
+from benchmarks.compared.comparing import Red, told
 from benchmarks.compared.curves import SMALL, watch
 from falsifiers.adapters.bundled import BundledSubject
 from falsifiers.subject import Subject
@@ -138,8 +139,7 @@ def _concluded(plant: Plant, by: str, begun: float) -> Finding:
 
 
 def _described(error: Exception) -> str:
-    text = " ".join(str(error).split())[:160]
-    return text if type(error).__name__ == "Red" else f"{type(error).__name__}: {text}"
+    return told(error) if isinstance(error, Red) else f"{type(error).__name__}: {told(error)}"
 
 
 def _since(begun: float) -> float:
