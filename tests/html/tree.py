@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-VOID = {"col", "input", "link", "meta", "wbr"}
+VOID = {"col", "img", "input", "link", "meta", "wbr"}
 
 
 class Node:

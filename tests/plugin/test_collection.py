@@ -152,7 +152,11 @@ print(json.dumps(watch.found))
 
 def test_what_is_made_once_is_asked_for_by_one_worker(toy: Toy) -> None:
     """Another one would only wait for it; a source defect has everything made anew."""
-    matrices = {"1": {"run": ["a"], "n": [1]}, "2": {"run": ["a"]}, "3": {"n": [1, 2]}}
+    matrices: dict[str, dict[str, list[object]]] = {
+        "1": {"run": ["a"], "n": [1]},
+        "2": {"run": ["a"]},
+        "3": {"n": [1, 2]},
+    }
     tests = [
         falsification(f"FALSIFY-TOY-{n}", "falsify_toy.falsify_sum", invariants=["INV-TOY-001"],
             cases=[{"scale": "full", "matrix": {"device": ["cpu"], **matrix}}])
