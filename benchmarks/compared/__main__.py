@@ -3,7 +3,8 @@
     python -m benchmarks.compared run --out benchmarks/results/compared-DATE [--only ID …]
     python -m benchmarks.compared report DIR [--page docs/compared.md]
 
-DIR receives ``compared.json`` and ``compared.md``. It takes a quarter of an hour on two cores.
+DIR receives ``compared.json`` and ``compared.md``. Expect a quarter of an hour on
+two idle cores, an estimate from 52 defects.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ def compare(defects: Sequence[str], workers: int, budget: float) -> dict[str, An
     known = load_defects(SUITE)
     begun, wall = datetime.now(UTC), time.perf_counter()
     commit, dirty = describe_commit(SUITE.root)
+    evidence = newest_cpu_evidence(_RUNS)
     observer = _observer(workers)
     drawn = random.Random(0).sample(sorted(defects), len(defects))
     until = time.time() + budget
@@ -98,7 +100,6 @@ def compare(defects: Sequence[str], workers: int, budget: float) -> dict[str, An
     planted.sort(key=lambda line: (known[line["item"]].path.stem, line["item"]))
     clean = work_through(Work("clean", observer), [str(s) for s in CLEAN], workers, _say)
     further = work_through(Work("watch", {}), [str(s) for s in FURTHER], workers, _say)
-    evidence = newest_cpu_evidence(_RUNS)
     return {
         "schema": "compared/1",
         "provenance": {

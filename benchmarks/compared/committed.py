@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aprverify.evidence.reader import read_run
-from aprverify.evidence.records import Run
+from aprverify.evidence.records import Row, Run
 
 CAUGHT, SURVIVED, NOT_RUN, NONE = "caught", "survived", "not_run", "no evidence"
 
@@ -98,6 +98,5 @@ def _verdicts(run: Run) -> dict[str, Verdict]:
     return verdicts
 
 
-def _reasons(rows: Iterable[object]) -> str:
-    details = {str((getattr(row, "reason", None) or {}).get("detail", "")) for row in rows}
-    return "; ".join(sorted(details))[:160]
+def _reasons(rows: Iterable[Row]) -> str:
+    return "; ".join(sorted({row.reason.detail for row in rows if row.reason is not None}))[:160]

@@ -157,11 +157,7 @@ RESUME = Limit(
         "trainer/test_trainer_checkpointing.py", _CHECKPOINTING, "test_can_resume_training"
     ),
 )
-EVALUATE = Limit(
-    # `assertAlmostEqual`: seven decimals.
-    5e-8,
-    _transformers("trainer/test_trainer_evaluation.py", _EVALUATION, "test_evaluate"),
-)
+# `test_evaluate` beside it asks for seven decimals, which float32 losses of 5 nats do not have.
 TRAIN_EVAL_PARITY = Limit(
     1e-6,
     _transformers(
