@@ -9,7 +9,7 @@ from aprverify.evidence.markdown import code, count, details, escape, table
 from aprverify.mutants.record import Body, Record
 from aprverify.mutants.score import OUTCOMES, Score
 from aprverify.mutants.settings import Settings
-from aprverify.mutants.triage import stub, survivors, untriaged
+from aprverify.mutants.triage import ALIVE, stub, survivors, untriaged
 
 FILE = "report.md"
 _MEANING = {
@@ -124,7 +124,7 @@ def _strata(
     rows = []
     for name, bodies in sorted(groups.items()):
         score = _score(bodies, settings)
-        alive = score.counts["survived"] + score.counts["unreached"] + score.counts["broken"]
+        alive = sum(score.counts[outcome] for outcome in ALIVE)
         figures = (score.counts["killed"], alive, score.equivalent, score.noticed)
         rows.append((code(name), *map(str, figures)))
     return table((head, "killed", "alive", "equivalent", "noticed"), rows, "lrrrr")
@@ -166,14 +166,14 @@ def _ended(body: Body) -> str:
 def _noticed(record: Record) -> list[str]:
     rows = []
     for body in sorted(record.mutants.values(), key=lambda b: (b["file"], b["line"], b["id"])):
-        if body["outcome"] in ("killed", "crashed", "timed_out"):
+        if body["outcome"] not in ALIVE:
             by = body.get("by") or {}
             rows.append(
                 (code(body["id"]), _change(body), str(body["outcome"]).replace("_", " "),
                  code(str(by.get("entry", ""))), escape(str(by.get("detail", ""))[:120]))
             )  # fmt: skip
     head = ("mutant", "change", "outcome", "first falsifier", "what it said")
-    return details(f"every mutant that was noticed ({len(rows)})", table(head, rows))
+    return details(f"every mutant that changed an outcome ({len(rows)})", table(head, rows))
 
 
 def _provenance(header: Body, record: Record) -> Iterator[str]:

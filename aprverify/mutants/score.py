@@ -80,4 +80,4 @@ class Score:
         return sum(self.counts[name] for name in ("killed", "crashed", "timed_out"))
 
 
-_ALIVE = ("survived", "unreached", "broken")
+_ALIVE = ("survived", "unreached")
