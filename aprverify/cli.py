@@ -30,6 +30,7 @@ from aprverify.commands import (
     merge,
     mutants,
     probe,
+    recover,
     report,
     show,
     sign,
@@ -41,8 +42,8 @@ from aprverify.evidence import verdict
 from aprverify.suite import SuiteError, find_suite
 
 _COMMANDS = (
-    verify, lint, list_, show, check, report, evidence, gate, merge, fetch, diff, history, explain,
-    localize, bisect, probe, teeth, mutants, campaign, tolerances, sign,
+    verify, lint, list_, show, check, report, evidence, gate, merge, recover, fetch, diff, history,
+    explain, localize, bisect, probe, teeth, mutants, campaign, tolerances, sign,
 )  # fmt: skip
 _BROKEN_PIPE = 141
 _ADVICE = {

@@ -102,6 +102,28 @@ def read_run(path: Path) -> Run:
     return reading.finish(hashlib.sha256(data).hexdigest())
 
 
+def read_unfinished(file: Path) -> list[dict[str, Any]]:
+    """The lines of a run whose writer was killed, each checked as `read_run` checks it.
+
+    A last line that was cut off is left out. They are no evidence until somebody has accounted for
+    what is missing and closed the run: see `aprverify recover`.
+
+    Raises:
+        EvidenceRefused: a line is not as it was written, or the run has a footer.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise MissingRun(file, None, f"cannot be read: {error.strerror}") from None
+    reading, bodies = _Reading(file), []
+    for number, body in _lines(file, data[: data.rfind(b"\n") + 1]):
+        if body["type"] == "footer":
+            raise SchemaViolation(file, number, "the run has a footer: it was not killed")
+        reading.accept(number, body)
+        bodies.append(body)
+    return bodies
+
+
 def _lines(file: Path, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
     if not data:
         raise EmptyRun(file, None, "the file is empty")
