@@ -142,5 +142,5 @@ def falsify_the_future_is_not_seen(subject: Subject, case: Case, measured: Measu
         future_weight=rows.triu(diagonal=1).abs().max().item(),
         changed_outputs=int(changed[:, :, :now].sum()),
         future_gradient=max(gradients),
-        later_change=min(changes),
+        later_change=max(changes),
     )
