@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import traceback
@@ -20,6 +21,7 @@ from aprverify.plugin.state import State
 HELD, FALSIFIED, CRASHED, BROKEN = "held", "falsified", "crashed", "broken"
 TIMED_OUT, OTHER = "timed_out", "no_verdict"
 _LONGEST = 300
+_ENVIRONMENT = re.compile(r"environ\(\{.*", re.DOTALL)
 
 
 def try_entry(state: State, entry: Entry, limit: float, package: Path) -> dict[str, Any]:
@@ -47,12 +49,14 @@ def try_entry(state: State, entry: Entry, limit: float, package: Path) -> dict[s
     attempt.conclude(error)
     told = _told(attempt, error, package)
     if "detail" in told:
-        told["detail"] = _anywhere(told["detail"], package)[:_LONGEST]
+        told["detail"] = anywhere(told["detail"], package)[:_LONGEST]
     return {"entry": entry.key, **told, "seconds": round(_spent() - begun, 4)}
 
 
-def _anywhere(text: str, package: Path) -> str:
+def anywhere(text: str, package: Path) -> str:
     """Without the folders of this machine, so that a record can be read on another."""
+    # A fault may print all variables of the environment, which are nobody else's business.
+    text = _ENVIRONMENT.sub("environ({…})", text)
     return text.replace(f"{package.parent}/", "").replace(tempfile.gettempdir(), "TMP")
 
 
