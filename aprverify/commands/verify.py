@@ -31,6 +31,7 @@ from aprverify.evidence.terminal import printable
 from aprverify.gpus import visible_gpus
 from aprverify.localizing.failures import Limits, falsified, localized, workers
 from aprverify.sessions import session_environment, session_options
+from aprverify.stopping import Terminated, stopping_at_sigterm
 from aprverify.suite import Suite, SuiteError
 from aprverify.views.beside import REPORT_FILE, files_of_run, write_files
 
@@ -40,7 +41,8 @@ _STOPPED, _NOTHING_SELECTED = 2, 5
 _EXIT_CODES = """\
 exit codes: 0 nothing is FALSIFIED, VACUOUS or BROKEN; 1 falsified; 2 usage, or the contracts have
 problems; 3 vacuous; 4 broken, or a file could not be written; 5 required entries did not run;
-6 nothing reached a verdict; 7 the run is refused as evidence; 130 stopped"""
+6 nothing reached a verdict; 7 the run is refused as evidence; 130 stopped, by Ctrl-C or SIGTERM:
+what ran until then is kept, with its report"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -102,6 +104,11 @@ def _seconds(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Lint, run the lanes, join them, report. Returns a code of `aprverify.evidence.verdict`."""
+    with stopping_at_sigterm():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     suite: Suite = args.suite
     if args.subject:
         _check_subject(suite, args.subject)
@@ -119,12 +126,15 @@ def run(args: argparse.Namespace) -> int:
     finished = [f for f in statuses if (f / RUN_FILE).exists()]
     # A selection may leave one lane with nothing to do; any other lane without a run has failed.
     silent = [status for f, status in statuses.items() if f not in finished]
-    if not finished or any(status != _NOTHING_SELECTED for status in silent):
+    stopped = _STOPPED in statuses.values()
+    if not finished or any(status not in (_NOTHING_SELECTED, _STOPPED) for status in silent):
         print("aprverify: a lane left no run; the output above says why", file=sys.stderr)
         if not finished:
             shutil.rmtree(folder)
-        return _USAGE
-    return _conclude(folder, finished, args, whole=whole)
+        return verdict.INTERRUPTED if stopped else _USAGE
+    # A lane that was stopped before it had its plan is like one that was never begun.
+    code = _conclude(folder, finished, args, whole=whole and _STOPPED not in silent)
+    return verdict.INTERRUPTED if stopped and code != verdict.REFUSED else code
 
 
 def _rounds(loaded: Loaded) -> list[list[str]]:
@@ -190,10 +200,34 @@ def _session(args: argparse.Namespace, lane: str, folder: Path) -> list[str]:
 
 
 def _run_side_by_side(sessions: list[list[str]], folder: Path) -> list[int]:
-    """Run all sessions; their exit statuses. The first prints as it goes, the others at the end."""
+    """Run all sessions. The first prints as it goes, the others at the end.
+
+    Returns:
+        Their exit statuses; of all of them that of one stopped, where this process was.
+    """
     logs = [folder / f"session-{index}.log" for index in range(1, len(sessions))]
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        _start(sessions, logs, running)
+        statuses = _wait(running)
+    except KeyboardInterrupt as stop:
+        if isinstance(stop, Terminated):  # it may have come to this process alone
+            for process in running:
+                process.terminate()
+        _wait(running)  # they know of it, and are closing their runs
+        statuses = [_STOPPED] * len(sessions)
+    for log in filter(Path.exists, logs):
+        print(f"\n{log.read_text()}", end="", flush=True)
+        log.unlink()
+    return statuses
+
+
+def _start(
+    sessions: list[list[str]], logs: list[Path], running: list[subprocess.Popen[bytes]]
+) -> None:
+    """Start all sessions, each but the first with a log of its own; adds them to `running`."""
     first, *others = sessions
-    running = [subprocess.Popen(first, env=session_environment())]
+    running.append(subprocess.Popen(first, env=session_environment()))
     for command, log in zip(others, logs, strict=True):
         with log.open("w") as stream:
             running.append(
@@ -201,14 +235,6 @@ def _run_side_by_side(sessions: list[list[str]], folder: Path) -> list[int]:
                     command, stdout=stream, stderr=subprocess.STDOUT, env=session_environment()
                 )
             )
-    try:
-        statuses = _wait(running)
-    except KeyboardInterrupt:
-        statuses = _wait(running)  # they got the same signal, and are closing their runs
-    for log in logs:
-        print(f"\n{log.read_text()}", end="", flush=True)
-        log.unlink()
-    return statuses
 
 
 def _wait(running: list[subprocess.Popen[bytes]]) -> list[int]:
@@ -233,7 +259,9 @@ def _conclude(folder: Path, lanes: list[Path], args: argparse.Namespace, *, whol
 def _localizations(runs: list[Run], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """By key, what is first at fault in the claims that failed; nothing where none did."""
     failed = falsified(row for run in runs for row in run.rows)
-    if not failed or not args.localize:
+    # Whoever stops a run, and a CI job above all, waits for it no longer than it takes to close.
+    stopped = any(run.footer.interrupted for run in runs)
+    if not failed or not args.localize or stopped:
         return {}
     suite: Suite = args.suite
     entries = count(len(failed), "falsified entry", "falsified entries")

@@ -39,7 +39,10 @@ def reproduction(run: Run, row: Row) -> Reproduction:
 
 
 def selection(run: Run, row: Row) -> tuple[str, int]:
-    """A ``-k`` expression for one entry: its test, and as much of its case as tells it apart.
+    """A ``-k`` expression for one entry: its test, and its whole case as far as it can be said.
+
+    The whole case and not what tells it apart in this run: the run may be of one device or lane,
+    and the contract may have gained cases since, one for several GPUs for instance.
 
     Returns:
         The expression, and how many other entries of the run it selects too, since ``-k`` cannot
@@ -57,10 +60,8 @@ def selection(run: Run, row: Row) -> tuple[str, int]:
     for name, value in _pairs(row).items():
         if not _SELECTABLE.fullmatch(value):
             continue
-        left = [pairs for pairs in others if pairs.get(name) == value]
-        if len(left) < len(others):
-            words.append(f"{name}:{value}")
-            others = left
+        words.append(f"{name}:{value}")
+        others = [pairs for pairs in others if pairs.get(name) == value]
     return " and ".join(words), len(others) - 1
 
 

@@ -26,6 +26,7 @@ from aprverify.plugin.problems import problem_items
 from aprverify.plugin.recorder import ROW, TYPED_KEYWORD, Recorder
 from aprverify.plugin.requirements import check_requirements
 from aprverify.plugin.state import ATTEMPT, STATE, State, build_state
+from aprverify.stopping import stop_at_sigterm
 from aprverify.suite import Suite, SuiteError, find_suite
 
 __all__ = ["assets", "case", "configuration", "measured", "series", "subject"]
@@ -58,6 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
     suite_name = config.getini("aprverify_suite")
     if not suite_name:
         return
+    config.add_cleanup(stop_at_sigterm())
     try:
         suite = find_suite(suite_name)
         config.stash[WATCH] = _start_watch(config, suite)

@@ -20,7 +20,7 @@ from aprverify.plan import Entry
 
 _WORD = re.compile(r"[^\s()]+")
 _ID = re.compile(r"(C|INV|GATE|FALSIFY|F)-[A-Z0-9]+(-[A-Z0-9]+)*(\.[a-z0-9-]+)?")
-_PAIR = re.compile(r"([a-z_]+):([A-Za-z0-9._+-]+)")
+_PAIR = re.compile(r"([a-z_][a-z0-9_]*):([A-Za-z0-9._+-]+)")
 GLOBS = pytest.StashKey[list[str]]()
 
 

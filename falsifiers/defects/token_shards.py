@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,38 @@ def journal_of_another_plan_is_gone_on_with(plant: Plant) -> None:
         return sha256
 
     plant.patch("trainer.corpus.plan:Plan.sha256", make)
+
+
+_REFUSES_WHAT_STANDS = """
+import os, sys
+out, *command = sys.argv[1:]
+if os.path.isdir(out):
+    sys.exit(f"{out}: there is such a folder")
+os.execvp(command[0], command)
+"""
+
+
+class _UnfinishedForEver(SubjectWrapper):
+    def command(self, *arguments: str, processes: int = 1) -> list[str]:
+        """A prepare command that runs only where there is no output folder yet."""
+        command: list[str] = self.inner.command(*arguments, processes=processes)
+        if arguments[0] != "prepare":
+            return command
+        self.plant.effect(True)
+        out = arguments[arguments.index("--out") + 1]
+        return [sys.executable, "-c", _REFUSES_WHAT_STANDS, out, *command]
+
+
+@defect(
+    "unfinished-dataset-is-refused",
+    kind=PROTOCOL,
+    imitates="a mkdir of the output without exist_ok, before anything is looked at",
+    symptom="a preparation that was cut short is refused also with its own sources",
+    hidden="a preparation that comes to its end at once never meets it",
+)
+def unfinished_dataset_is_refused(plant: Plant) -> None:
+    """See the class."""
+    plant.wrap_subject(lambda subject: _UnfinishedForEver(subject, plant))
 
 
 @defect(

@@ -37,7 +37,11 @@ def trainer_modules() -> list[ModuleType]:
 
 
 def snapshot() -> dict[tuple[str, str], Any]:
-    """Every attribute of the trainer's modules and classes, by owner and name."""
+    """Every attribute of the trainer's modules and classes, by owner and name.
+
+    And every function of the modules that these name, as `dist` for torch.distributed: what the
+    trainer calls in them can be patched in its place.
+    """
     found: dict[tuple[str, str], Any] = {}
     for module in trainer_modules():
         owners: list[Any] = [module]
@@ -48,6 +52,10 @@ def snapshot() -> dict[tuple[str, str], Any]:
                 for name, value in vars(owner).items():
                     if name not in ("__weakref__", "__builtins__"):
                         found[f"{module.__name__}:{label}", name] = value
+        for named in [v for v in vars(module).values() if isinstance(v, ModuleType)]:
+            for name, value in vars(named).items():
+                if type(value) is FunctionType:
+                    found[f"{named.__name__}:", name] = value
     return found
 
 
@@ -165,14 +173,16 @@ def test_a_defect_without_its_target_says_so(tmp_path):
 
 
 def test_the_look_for_differences_sees_a_patch_left_behind(monkeypatch):
-    """The snapshot is no blind witness: functions of modules and of classes are both seen."""
+    """The snapshot is no blind witness: of modules, of classes, and of what the trainer calls."""
     before = snapshot()
     from trainer import gradients
     from trainer.model.rmsnorm import RMSNorm
 
     monkeypatch.setattr(gradients, "is_usable", FunctionType((lambda: None).__code__, {}))
     monkeypatch.setattr(RMSNorm, "forward", lambda self, x: x)
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda backend: None)
     seen = differences(before, snapshot())
+    assert ("torch.distributed:", "init_process_group") in seen
     assert ("trainer.gradients:", "is_usable") in seen
     assert ("trainer.model.rmsnorm:RMSNorm", "forward") in seen
 
