@@ -34,6 +34,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     actions = parser.add_subparsers(dest="action", required=True)
     add = actions.add_parser("add", help="check a run and copy it into the committed evidence")
     add.add_argument("path", metavar="RUN", type=Path, help="a run's folder or its run.jsonl")
+    add.add_argument(
+        "--interrupted",
+        action="store_true",
+        help="keep an interrupted run too; what it did not reach stays not run",
+    )
     index = actions.add_parser("index", help="write the index of the committed evidence")
     index.add_argument(
         "--check", action="store_true", help="write nothing; fail if it would change"
@@ -46,16 +51,17 @@ def run(args: argparse.Namespace) -> int:
     directory: Path = args.suite.evidence_dir
     try:
         if args.action == "add":
-            return _add(args.path, args.suite)
+            return _add(args.path, args.suite, cut_off=args.interrupted)
         return _check(directory) if args.check else _index(args.suite)
     except (EvidenceRefused, NotPromoted) as refusal:
         print(f"refused ({type(refusal).__name__}): {refusal}", file=sys.stderr)
         return verdict.REFUSED
 
 
-def _add(path: Path, suite: Suite) -> int:
+def _add(path: Path, suite: Suite, *, cut_off: bool) -> int:
     run = read_run(path)
-    folder = promote(run, suite.evidence_dir, _current_source_ids(suite, run.header.subject))
+    current = _current_source_ids(suite, run.header.subject)
+    folder = promote(run, suite.evidence_dir, current, cut_off=cut_off)
     _write(suite.evidence_dir)
     print(f"{folder}\nCommit {suite.evidence_dir}.")
     return verdict.OK

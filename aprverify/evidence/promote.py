@@ -19,17 +19,23 @@ class NotPromoted(Exception):
     """The run is sound, and yet nothing to keep: the message says why and what to do."""
 
 
-def promote(run: Run, evidence_dir: Path, current: Mapping[str, str]) -> Path:
+def promote(
+    run: Run, evidence_dir: Path, current: Mapping[str, str], *, cut_off: bool = False
+) -> Path:
     """Copy a run into ``runs/<run_id>``, whole or not at all. Returns the new folder.
 
-    `current` is the present source_id by row key.
+    `current` is the present source_id by row key. `cut_off`: take an interrupted run too; what the
+    interruption cut off stays not run, and its report says so first.
 
     Raises:
         NotPromoted: the run was interrupted, reached no verdict, is about other files than the
             present ones, or is there already.
     """
-    if run.footer.interrupted:
-        raise NotPromoted(f"{run.path}: the run was interrupted. Run it again to its end.")
+    if run.footer.interrupted and not cut_off:
+        raise NotPromoted(
+            f"{run.path}: the run was interrupted. Run it again to its end, or keep what it has "
+            "with --interrupted."
+        )
     if all(row.outcome == "not_run" for row in run.rows):
         raise NotPromoted(f"{run.path}: nothing ran. Run it where its entries can run.")
     stale = [row.key for row in run.rows if current.get(row.key) != row.source_id]

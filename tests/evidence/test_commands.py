@@ -11,6 +11,7 @@ import pytest
 from aprverify.commands import check, evidence, report
 from aprverify.contract.lint import Loaded
 from aprverify.evidence import verdict
+from aprverify.evidence.promote import promoted_runs
 from aprverify.evidence.reader import read_run
 from aprverify.evidence.report import render_report
 
@@ -161,6 +162,14 @@ def test_add_refuses_what_shows_nothing(
         assert call(suite, "evidence", "add", path) == verdict.REFUSED
         assert "refused (NotPromoted)" in capsys.readouterr().err
     assert not (suite.evidence_dir / "runs").exists()
+
+
+def test_an_interrupted_run_is_kept_where_that_was_asked_for(tmp_path: Path, suite: Suite) -> None:
+    """What it has is kept as it is, and it goes on saying that it was interrupted."""
+    path = write_run(tmp_path / "run.jsonl", interrupted=True)
+    assert call(suite, "evidence", "add", path, "--interrupted") == verdict.OK
+    (kept,) = promoted_runs(suite.evidence_dir)
+    assert kept.footer.interrupted and kept.sha256 == read_run(path).sha256
 
 
 @pytest.mark.parametrize("change", [{KEY: NEWER_SHA}, {KEY: ""}])
