@@ -10,8 +10,8 @@ from aprverify.explain.quality import Quality, qualities, quality_lines
 from tests.views.runs import committed
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "explain.md"
-MEASURED = "20261123T155324Z-0128a2"
-OTHERS = ("20261123T124927Z-a19f74", "h100-new", "h100-run")
+MEASURED = "20261123T190911Z-698ac0"
+OTHERS = ("20261123T155324Z-0128a2", "h100-20261123", "h100-run")
 
 
 @cache
