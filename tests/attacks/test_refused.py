@@ -22,9 +22,13 @@ SOURCES = ("toy", "committed")
 
 
 def committed_run() -> Path:
-    """The committed run that has rows of a GPU."""
-    files = sorted(COMMITTED.glob(f"*/{RUN_FILE}"))
-    return next(f for f in files if any(e.gpus for e in read_run(f).environments))
+    """The first committed run of the whole suite that has rows of a GPU and was not cut off."""
+    for file in sorted(COMMITTED.glob(f"*/{RUN_FILE}")):
+        run = read_run(file)
+        whole = run.header.selection.complete and not run.footer.interrupted
+        if whole and any(environment.gpus for environment in run.environments):
+            return file
+    raise AssertionError("no whole run of a GPU is committed")
 
 
 def make(source: str, folder: Path) -> Path:
