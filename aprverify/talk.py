@@ -11,8 +11,9 @@ import os
 import queue
 import signal
 import subprocess
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -107,3 +108,25 @@ def _drain(process: subprocess.Popen[str], lines: queue.Queue[str]) -> None:
     for line in process.stdout:
         lines.put(line)
     lines.put("")
+
+
+class Answers:
+    """The worker's own side: its standard output is for answers alone from now on.
+
+    Whatever else the process prints, falsifiers and trainers do, goes to its standard error.
+    """
+
+    def __init__(self) -> None:
+        self._stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+
+    def give(self, body: Mapping[str, Any]) -> None:
+        """Answer."""
+        self._stream.write(json.dumps(body) + "\n")
+        self._stream.flush()
+
+
+def orders() -> Iterator[Body]:
+    """What the worker is told, until its input ends."""
+    for line in sys.stdin:
+        yield json.loads(line)

@@ -58,7 +58,8 @@ def close_unfinished(lines: Sequence[Body], state: State, file: Path) -> int:
     with RunWriter(file) as writer:
         writer.header(_without_place(header))
         place = _copied(writer, lines, environments)
-        missing = [entry for key, entry in entries.items() if key not in {r["key"] for r in rows}]
+        written = {row["key"] for row in rows}
+        missing = [entry for key, entry in entries.items() if key not in written]
         for entry in missing:
             name = writer.environment(environments[place])
             row = empty_row(entry, "not_run", _REASON, state.source_id(entry), name, "")

@@ -8,13 +8,11 @@ seed, in order: outcome, comparisons, and whether the falsifier asked for its se
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any, TextIO
+from typing import Any
 
 from aprverify.campaign.targets import SeedWatchingCase, Target, targets_of
 from aprverify.contract.model import DEVICES
@@ -26,6 +24,7 @@ from aprverify.matrix.trial import Trials
 from aprverify.plan import Entry
 from aprverify.plugin.attempt import Attempt
 from aprverify.plugin.state import State, state_of_worker
+from aprverify.talk import Answers, orders
 
 _LONGEST_DETAIL = 500
 
@@ -33,7 +32,7 @@ _LONGEST_DETAIL = 500
 class Worker:
     """Answers one order after another."""
 
-    def __init__(self, state: State, limit: float, answers: TextIO) -> None:
+    def __init__(self, state: State, limit: float, answers: Answers) -> None:
         self._answers = answers
         self._trials = Trials(state, limit)
         found = (t for device in DEVICES for t in targets_of(state.entries, device, ()))
@@ -42,15 +41,11 @@ class Worker:
     def obey(self, order: Mapping[str, Any]) -> None:
         """Do it, and answer."""
         if "environment" in order:
-            self._answer({"environment": describe_environment()})
+            self._answers.give({"environment": describe_environment()})
             return
         target = self._targets[order["target"]]
         for seed in order["seeds"]:
-            self._answer(evaluated(self._trials, target.with_seed(seed)))
-
-    def _answer(self, body: Mapping[str, Any]) -> None:
-        self._answers.write(json.dumps(body) + "\n")
-        self._answers.flush()
+            self._answers.give(evaluated(self._trials, target.with_seed(seed)))
 
 
 def evaluated(trials: Trials, entry: Entry) -> dict[str, Any]:
@@ -90,12 +85,10 @@ def _used(comparison: Comparison, beside: list[Comparison]) -> float | None:
 def main() -> None:
     """Obey until the input ends."""
     _, suite, subject, limit, *assets = sys.argv
-    # Falsifiers may print; the answers keep the real output for themselves.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    answers = Answers()
     worker = Worker(state_of_worker(suite, subject, assets), float(limit), answers)
-    for line in sys.stdin:
-        worker.obey(json.loads(line))
+    for order in orders():
+        worker.obey(order)
 
 
 if __name__ == "__main__":

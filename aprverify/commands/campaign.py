@@ -30,7 +30,7 @@ from aprverify.evidence.writer import utc_now
 from aprverify.gpus import visible_gpus
 from aprverify.matrix.pool import Command, Pool
 from aprverify.matrix.trial import Trials
-from aprverify.plugin.lanes import worker_count
+from aprverify.plugin.lanes import workers_asked_for
 from aprverify.plugin.state import State, state_of_worker
 from aprverify.source_id import package_sha256
 from aprverify.suite import Suite
@@ -139,8 +139,10 @@ class _Misuse(Exception):
 def _campaign(args: argparse.Namespace) -> int:
     if args.device == "cuda" and not visible_gpus():
         raise _Misuse("--device cuda: no CUDA GPU is visible")
-    if args.workers != "auto" and not (args.workers.isdigit() and int(args.workers)):
-        raise _Misuse(f"-n {args.workers}: give a number from 1, or auto")
+    try:
+        workers_asked_for(args.workers)
+    except ValueError as misuse:
+        raise _Misuse(str(misuse)) from None
     subject = args.subject or args.suite.default_subject
     state = state_of_worker(args.suite.name, subject, args.asset)
     if state.loaded.problems:
@@ -164,7 +166,7 @@ def _session(
     folder: Path,
 ) -> int:
     _same_campaign(args, state, journal.before, tests, folder)
-    workers = worker_count("all") if args.workers == "auto" else int(args.workers)
+    workers = workers_asked_for(args.workers)
     subject = state.subject_name
     command = Command(
         args.suite.name, subject, args.device, workers, _LIMIT, tuple(args.asset), _WORKER

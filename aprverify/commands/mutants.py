@@ -24,7 +24,7 @@ from aprverify.mutants import report, triage
 from aprverify.mutants.settings import MutantsError, Settings, read_settings
 from aprverify.plan import make_plan
 from aprverify.plugin.in_process import falsifier_of
-from aprverify.plugin.lanes import worker_count
+from aprverify.plugin.lanes import workers_asked_for
 from aprverify.source_id import digest_files, package_sha256
 from aprverify.suite import Suite
 
@@ -100,8 +100,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _folder(args: argparse.Namespace) -> Path:
-    if args.workers != "auto" and not (args.workers.isdigit() and int(args.workers)):
-        raise MutantsError(f"-n {args.workers}: give a number from 1, or auto")
+    try:
+        workers_asked_for(args.workers)
+    except ValueError as misuse:
+        raise MutantsError(str(misuse)) from None
     if args.sample < 1 or args.controls < 0:
         raise MutantsError("--sample counts from 1, and --controls from 0")
     if args.resume and args.run_dir is None:
@@ -124,7 +126,7 @@ class _Run:
         self._settings = read_settings(self._suite)
         self._population = enumerate_mutants(self._suite.root, self._settings)
         self._subject = args.subject or self._suite.default_subject
-        self._workers = worker_count("all") if args.workers == "auto" else int(args.workers)
+        self._workers = workers_asked_for(args.workers)
 
     def run(self) -> None:
         """Try what was drawn and not tried before."""

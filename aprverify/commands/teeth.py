@@ -30,7 +30,7 @@ from aprverify.gate.checkout import open_checkout, present_source_ids
 from aprverify.gpus import visible_gpus
 from aprverify.matrix.pool import Command, Pool
 from aprverify.matrix.selection import Lot, columns_of, cost, lots_of
-from aprverify.plugin.lanes import worker_count
+from aprverify.plugin.lanes import workers_asked_for
 from aprverify.plugin.state import state_of_worker
 from aprverify.suite import Suite
 from aprverify.views.beside import REPORT_FILE, files_of_run, write_files
@@ -87,8 +87,10 @@ def run(args: argparse.Namespace) -> int:
     """Declared pairs, crosses, report. Returns a code of `aprverify.evidence.verdict`."""
     begun = time.monotonic()
     suite: Suite = args.suite
-    if args.workers != "auto" and not (args.workers.isdigit() and int(args.workers)):
-        print(f"aprverify: -n {args.workers}: give a number from 1, or auto", file=sys.stderr)
+    try:
+        workers_asked_for(args.workers)
+    except ValueError as misuse:
+        print(f"aprverify: {misuse}", file=sys.stderr)
         return _USAGE
     if args.device == "cuda" and not visible_gpus():
         print("aprverify: --device cuda: no CUDA GPU is visible", file=sys.stderr)
@@ -159,7 +161,7 @@ class _Crossing:
         self._budget: float | None = args.budget or (None if args.full else _BUDGET)
         subject = args.subject or args.suite.default_subject
         self._state = state_of_worker(args.suite.name, subject, args.asset)
-        workers = worker_count("all") if args.workers == "auto" else int(args.workers)
+        workers = workers_asked_for(args.workers)
         limit = _FULL_LIMIT if args.full else _FALSIFIER_LIMIT
         self._command = Command(
             args.suite.name, subject, args.device, workers, limit, tuple(args.asset)

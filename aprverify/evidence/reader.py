@@ -86,12 +86,7 @@ def read_run(path: Path) -> Run:
         EvidenceRefused: one subclass a reason; the message says which line, what and what to do.
     """
     file = path / RUN_FILE if path.is_dir() else path
-    if file.exists() and not file.is_file():
-        raise MissingRun(file, None, "is no file")  # a pipe never ends, a device neither
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise MissingRun(file, None, f"cannot be read: {error.strerror}") from None
+    data = _bytes_of(file)
     reading = _Reading(file)
     number = 0
     try:
@@ -111,10 +106,7 @@ def read_unfinished(file: Path) -> list[dict[str, Any]]:
     Raises:
         EvidenceRefused: a line is not as it was written, or the run has a footer.
     """
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise MissingRun(file, None, f"cannot be read: {error.strerror}") from None
+    data = _bytes_of(file)
     reading, bodies = _Reading(file), []
     for number, body in _lines(file, data[: data.rfind(b"\n") + 1]):
         if body["type"] == "footer":
@@ -122,6 +114,15 @@ def read_unfinished(file: Path) -> list[dict[str, Any]]:
         reading.accept(number, body)
         bodies.append(body)
     return bodies
+
+
+def _bytes_of(file: Path) -> bytes:
+    if file.exists() and not file.is_file():
+        raise MissingRun(file, None, "is no file")  # a pipe never ends, a device neither
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise MissingRun(file, None, f"cannot be read: {error.strerror}") from None
 
 
 def _lines(file: Path, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -8,14 +8,13 @@ is a process of its own because what it runs has failed already, and may do wors
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from typing import Any
 
 from aprverify.evidence.values import encode
 from aprverify.localizing.watch import Localized, localize
 from aprverify.plugin.state import State, state_of_worker
+from aprverify.talk import Answers, orders
 
 
 def _answer(state: State, key: str) -> dict[str, Any]:
@@ -43,13 +42,10 @@ def _plain(seen: Localized) -> dict[str, Any]:
 def main() -> None:
     """Answer until the input ends."""
     _, suite, subject, *assets = sys.argv
-    # Falsifiers may print; the answers keep the real output for themselves.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    answers = Answers()
     state = state_of_worker(suite, subject, assets)
-    for line in sys.stdin:
-        answers.write(json.dumps(_answer(state, json.loads(line)["key"])) + "\n")
-        answers.flush()
+    for order in orders():
+        answers.give(_answer(state, order["key"]))
 
 
 if __name__ == "__main__":

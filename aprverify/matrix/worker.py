@@ -10,14 +10,12 @@ defect with falsifiers: an answer for each as it comes, then one with the canary
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, TextIO
+from typing import Any
 
 from aprverify.environment import describe_environment
 from aprverify.matrix.asked import Asked, passes_on
@@ -26,12 +24,13 @@ from aprverify.matrix.trial import Trials
 from aprverify.plan import Entry
 from aprverify.planting import PROTOCOL, call_by_name
 from aprverify.plugin.state import State, state_of_worker
+from aprverify.talk import Answers, orders
 
 
 class Worker:
     """Answers one order after another."""
 
-    def __init__(self, state: State, limit: float, answers: TextIO) -> None:
+    def __init__(self, state: State, limit: float, answers: Answers) -> None:
         self._state, self._answers = state, answers
         self._trials = Trials(state, limit)
         self._entries: Mapping[str, Entry] = {entry.key: entry for entry in state.entries}
@@ -39,11 +38,11 @@ class Worker:
     def obey(self, order: Mapping[str, Any]) -> None:
         """Do it, and answer."""
         if "watch" in order:
-            self._answer(self._watch(self._entries[order["watch"]]))
+            self._answers.give(self._watch(self._entries[order["watch"]]))
         elif "defect" in order:
             self._cross(order["defect"], order["keys"])
         else:
-            self._answer({"environment": describe_environment()})
+            self._answers.give({"environment": describe_environment()})
 
     def _watch(self, entry: Entry) -> dict[str, Any]:
         called: set[Place] = set()
@@ -77,24 +76,18 @@ class Worker:
     def _cross(self, defect: str, keys: list[str]) -> None:
         clean = self._state.canary
         for key in keys:
-            self._answer(self._trials.cross(replace(self._entries[key], defect=defect)))
+            self._answers.give(self._trials.cross(replace(self._entries[key], defect=defect)))
         same = call_by_name(self._state.suite.canary) == clean
-        self._answer({"canary": "same" if same else "different"})
-
-    def _answer(self, body: Mapping[str, Any]) -> None:
-        self._answers.write(json.dumps(body) + "\n")
-        self._answers.flush()
+        self._answers.give({"canary": "same" if same else "different"})
 
 
 def main() -> None:
     """Obey until the input ends."""
     _, suite_name, subject, limit, *assets = sys.argv
-    # Falsifiers may print; the answers keep the real output for themselves.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    answers = Answers()
     worker = Worker(state_of_worker(suite_name, subject, assets), float(limit), answers)
-    for line in sys.stdin:
-        worker.obey(json.loads(line))
+    for order in orders():
+        worker.obey(order)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from aprverify.mutants.trial import (
 from aprverify.plan import Entry
 from aprverify.plugin.in_process import falsifier_of
 from aprverify.plugin.state import State, state_of_worker
+from aprverify.talk import Answers, orders
 
 Body = dict[str, Any]
 _GRACE = 20.0
@@ -214,13 +215,11 @@ def _lines(descriptor: int, deadline: float) -> list[str]:
 def main() -> None:
     """Obey until the input ends."""
     _, suite_name, subject, _, *assets = sys.argv
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    answers = Answers()
     state = state_of_worker(suite_name, subject, assets)
     worker = Worker(state, read_settings(state.suite))
-    for line in sys.stdin:
-        answers.write(json.dumps(worker.obey(json.loads(line))) + "\n")
-        answers.flush()
+    for order in orders():
+        answers.give(worker.obey(order))
 
 
 if __name__ == "__main__":

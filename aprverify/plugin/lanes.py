@@ -41,6 +41,19 @@ def worker_count(lane: str) -> int:
     return sum(max(1, min(MOST_WORKERS_A_GPU, int(gpu.memory_gib / GIB_A_WORKER))) for gpu in gpus)
 
 
+def workers_asked_for(text: str) -> int:
+    """What ``-n TEXT`` means to a command that starts processes of its own.
+
+    Raises:
+        ValueError: it is neither a number from 1 nor ``auto``.
+    """
+    if text == "auto":
+        return worker_count("all")
+    if not (text.isdigit() and int(text)):
+        raise ValueError(f"-n {text}: give a number from 1, or auto")
+    return int(text)
+
+
 def pin_workers(lane: str, specs: list[Any]) -> None:
     """Give each worker its share of the cores and, outside the CPU lane, its GPU.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from aprverify.matrix.trial import TooLong, time_limit
 from aprverify.planting import Defect, Plant, planted
 from benchmarks.compared.bands import Bands, loss_numbers, norm_numbers, spike
 from benchmarks.compared.checks import CHECKS, Check, Test
@@ -40,10 +40,6 @@ class Finding:
     outcome: str
     by: str
     seconds: float
-
-
-class TooLong(Exception):
-    """A check did not come to its end."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ def _red_of(tests: Mapping[str, Test], subject: Subject) -> str:
     for name, test in tests.items():
         with _folder() as folder:
             try:
-                with _time_limit():
+                with time_limit(LIMIT):
                     test(subject, folder)
             except Exception as error:
                 return f"{name}: {_described(error)}"
@@ -121,7 +117,7 @@ def _watched(defect: Defect, observer: Watch) -> dict[str, Finding]:
 
 def _alarms(subject: Subject, folder: Path, observer: Watch) -> dict[str, str]:
     try:
-        with _time_limit():
+        with time_limit(LIMIT):
             curves = watch(subject, folder, observer.seed)
     except TooLong as error:
         return {LOSS: _described(error), NORM: _described(error)}
@@ -158,20 +154,6 @@ def _planted(defect: Defect, folder: Path) -> Iterator[Plant]:
 def _folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="compared-", ignore_cleanup_errors=True) as path:
         yield Path(path)
-
-
-@contextmanager
-def _time_limit() -> Iterator[None]:
-    def stop(*_: object) -> None:
-        raise TooLong(f"not at its end after {LIMIT} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, LIMIT)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def as_json(found: Mapping[str, Finding]) -> dict[str, Any]:

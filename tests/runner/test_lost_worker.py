@@ -77,24 +77,10 @@ def falsify_sum(subject, case, measured):
 
 def test_workers_of_verify_have_their_share_of_the_cores(toy: Toy) -> None:
     """Set before a worker starts: else each takes all cores, and a run takes twice as long."""
-    toy.write({"toysuite/falsify_toy.py": _SHARE})
-    toy.contract(
-        contract(
-            falsification_tests=[
-                falsification("FALSIFY-TOY-001", "falsify_toy.falsify_sum",
-                              invariants=["INV-TOY-001"])
-            ]
-        )
-    )  # fmt: skip
-    folder = toy.root / "run"
     environment = {k: v for k, v in toy.env().items() if k != "OMP_NUM_THREADS"}
-    subprocess.run(
-        [sys.executable, "-m", "aprverify", "--suite", "toy", "verify", "--teeth", "none",
-         "--run-dir", str(folder), "-n", "2"],
-        cwd=toy.root, env=environment, capture_output=True, timeout=60, check=False,
-    )  # fmt: skip
-    shares = {row.measures["x"] for row in read_run(folder).rows}
-    assert shares == {max(1, len(os.sched_getaffinity(0)) // 2)}
+    assert _seen_by_workers(toy, _SHARE, environment, "-n", "2") == {
+        max(1, len(os.sched_getaffinity(0)) // 2)
+    }
 
 
 _WORKERS = """
@@ -107,7 +93,16 @@ def falsify_sum(subject, case, measured):
 
 def test_the_lane_and_not_xdist_says_how_many_workers(toy: Toy) -> None:
     """A lane of GPUs has room for few; xdist would start one a core, until memory runs out."""
-    toy.write({"toysuite/falsify_toy.py": _WORKERS})
+    cores = len(os.sched_getaffinity(0))
+    environment = {**toy.env(), "PYTEST_XDIST_AUTO_NUM_WORKERS": str(cores + 3)}
+    assert _seen_by_workers(toy, _WORKERS, environment) == {cores}
+
+
+def _seen_by_workers(
+    toy: Toy, falsifier: str, environment: dict[str, str], *options: str
+) -> set[object]:
+    """What a falsifier measures in the workers of a verify."""
+    toy.write({"toysuite/falsify_toy.py": falsifier})
     toy.contract(
         contract(
             falsification_tests=[
@@ -116,11 +111,10 @@ def test_the_lane_and_not_xdist_says_how_many_workers(toy: Toy) -> None:
             ]
         )
     )  # fmt: skip
-    folder, cores = toy.root / "run", len(os.sched_getaffinity(0))
+    folder = toy.root / "run"
     subprocess.run(
         [sys.executable, "-m", "aprverify", "--suite", "toy", "verify", "--teeth", "none",
-         "--run-dir", str(folder)],
-        cwd=toy.root, env={**toy.env(), "PYTEST_XDIST_AUTO_NUM_WORKERS": str(cores + 3)},
-        capture_output=True, timeout=60, check=False,
+         "--run-dir", str(folder), *options],
+        cwd=toy.root, env=environment, capture_output=True, timeout=60, check=False,
     )  # fmt: skip
-    assert {row.measures["x"] for row in read_run(folder).rows} == {cores}
+    return {row.measures["x"] for row in read_run(folder).rows}
