@@ -72,7 +72,9 @@ def test_auto_means_workers_by_gpu_memory_or_the_cores(monkeypatch: pytest.Monke
     """Without a GPU there is one lane, of at least one worker and at most one a core."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert lanes.worker_count("cuda") == 3
-    assert lanes.worker_count("cpu") >= 1
+    cores = len(os.sched_getaffinity(0))
+    assert lanes.worker_count("cpu") == min(cores, 8)
+    assert lanes.worker_count("cpu", shared=True) == max(1, min(cores // 2, 8))
     large = tuple(replace(gpu, memory_gib=79.6) for gpu in _GPUS[:2])
     monkeypatch.setattr(gpus, "_all_gpus", lambda: large)
     gpus.visible_gpus.cache_clear()

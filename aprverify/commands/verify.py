@@ -23,6 +23,7 @@ from aprverify.contract.model import SEVERAL_GPUS
 from aprverify.evidence import verdict
 from aprverify.evidence.join import join_lanes
 from aprverify.evidence.markdown import count
+from aprverify.evidence.promote import promoted_runs
 from aprverify.evidence.reader import RUN_FILE, read_run
 from aprverify.evidence.records import Run
 from aprverify.evidence.refusals import EvidenceRefused
@@ -33,6 +34,8 @@ from aprverify.localizing.failures import Limits, falsified, localized, workers
 from aprverify.sessions import session_environment, session_options
 from aprverify.stopping import Terminated, stopping_at_sigterm
 from aprverify.suite import Suite, SuiteError
+from aprverify.too_dear import FILE as TOO_DEAR_FILE
+from aprverify.too_dear import DearEntries, dear_entries
 from aprverify.views.beside import REPORT_FILE, files_of_run, write_files
 
 _USAGE = 2
@@ -82,6 +85,17 @@ def add_parser(subparsers: Any) -> None:
         "-k", dest="keyword", default="", metavar="EXPRESSION", help="only entries that match"
     )
     parser.add_argument(
+        "--lane",
+        choices=["cpu", "cuda", SEVERAL_GPUS],
+        help="only what runs there, with all cores for it (default: every lane of the machine)",
+    )
+    parser.add_argument(
+        "--dearest",
+        type=_positive_seconds,
+        metavar="SECONDS",
+        help="leave out entries that took longer each in committed runs; the report counts them",
+    )
+    parser.add_argument(
         "-n", dest="workers", default="auto", metavar="N", help="workers a lane (default: auto)"
     )
     parser.add_argument(
@@ -100,6 +114,12 @@ def _seconds(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0")
     return value
+
+
+def _positive_seconds(text: str) -> float:
+    if not _seconds(text):
+        raise argparse.ArgumentTypeError(f"{text} leaves everything out")
+    return float(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -121,8 +141,16 @@ def _run(args: argparse.Namespace) -> int:
     if folder.exists():
         print(f"aprverify: {folder} exists; name a new folder", file=sys.stderr)
         return _USAGE
+    try:
+        dear = _dear_entries(suite, args.dearest)
+    except EvidenceRefused as refusal:
+        print(f"aprverify: --dearest: a committed run is refused: {refusal}", file=sys.stderr)
+        return verdict.REFUSED
     folder.mkdir(parents=True)
-    statuses, whole = _run_rounds(args, _rounds(loaded), folder)
+    if dear:
+        dear.write(folder / TOO_DEAR_FILE)
+    statuses, whole = _run_rounds(args, _rounds(args, loaded), folder)
+    (folder / TOO_DEAR_FILE).unlink(missing_ok=True)
     finished = [f for f in statuses if (f / RUN_FILE).exists()]
     # A selection may leave one lane with nothing to do; any other lane without a run has failed.
     silent = [status for f, status in statuses.items() if f not in finished]
@@ -137,8 +165,14 @@ def _run(args: argparse.Namespace) -> int:
     return verdict.INTERRUPTED if stopped and code != verdict.REFUSED else code
 
 
-def _rounds(loaded: Loaded) -> list[list[str]]:
+def _dear_entries(suite: Suite, seconds: float | None) -> DearEntries | None:
+    return dear_entries(promoted_runs(suite.evidence_dir), seconds) if seconds else None
+
+
+def _rounds(args: argparse.Namespace, loaded: Loaded) -> list[list[str]]:
     """Lanes that run side by side, one round after the other."""
+    if args.lane:
+        return [[args.lane]]
     if not visible_gpus():
         return [["all"]]
     tests = (test for contract in loaded.contracts for test in contract.tests)
@@ -155,7 +189,10 @@ def _run_rounds(
         if _STOPPED in statuses.values():
             return statuses, False
         folders = [folder / f"lane-{lane}" for lane in lanes]
-        sessions = [_session(args, lane, f) for lane, f in zip(lanes, folders, strict=True)]
+        extra = ["--shared-cores"] if len(lanes) > 1 else []
+        if args.dearest:
+            extra += ["--too-dear", str(folder / TOO_DEAR_FILE)]
+        sessions = [_session(args, lane, f) + extra for lane, f in zip(lanes, folders, strict=True)]
         statuses |= zip(folders, _run_side_by_side(sessions, folder), strict=True)
     return statuses, True
 
@@ -280,6 +317,8 @@ def _command(args: argparse.Namespace) -> list[str]:
     command += [part for device in args.require for part in ("--require", device)]
     # Only the name: a path says nothing elsewhere, and evidence holds no local paths.
     command += [p for a in args.asset for p in ("--asset", f"{a.partition('=')[0]}=…")]
+    command += ["--lane", args.lane] if args.lane else []
+    command += [f"--dearest={args.dearest:g}"] if args.dearest else []
     command += ["--subject", args.subject] if args.subject else []
     command += [f"--localize={args.localize:g}"] if args.localize != Limits.seconds else []
     return [*command, *(["-k", args.keyword] if args.keyword else [])]

@@ -73,7 +73,12 @@ def join_lanes(
         **headers[0],
         "run_id": folder.name,
         "command": command,
-        "selection": {**headers[0]["selection"], "lane": lane, "complete": complete},
+        "selection": {
+            **headers[0]["selection"],
+            "lane": lane,
+            "complete": complete,
+            **_too_dear([header["selection"] for header in headers]),
+        },
     }
     rows = [pair for one in lines for pair in one.rows.values()]
     for row, _ in rows:
@@ -83,6 +88,13 @@ def join_lanes(
     _write(folder / RUN_FILE, header, lines[0].contracts.values(), rows, interrupted)
     for run in lanes:
         shutil.rmtree(run.path.parent)
+
+
+def _too_dear(selections: Sequence[_Body]) -> _Body:
+    """What all lanes together left out for its cost; nothing where none did."""
+    found = [selection["too_dear"] for selection in selections if "too_dear" in selection]
+    entries = sum(dear["entries"] for dear in found)
+    return {"too_dear": {**found[0], "entries": entries}} if found else {}
 
 
 def join_runs(runs: Sequence[Run], folder: Path, planned: AbstractSet[str] | None) -> Joined:

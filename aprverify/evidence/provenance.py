@@ -97,7 +97,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
 
 def _selection(run: Run) -> str:
     selection = run.header.selection
-    if selection.complete:
+    if selection.everything:
         return "everything"
     asked = {
         "-k": selection.keyword,
@@ -105,6 +105,7 @@ def _selection(run: Run) -> str:
         "paths": " ".join(selection.paths),
         "lane": "" if selection.lane == "all" else selection.lane,
         "teeth": "" if selection.teeth == "declared" else selection.teeth,
+        "up to": f"{selection.too_dear.seconds:g} s an entry" if selection.too_dear else "",
     }
     return ", ".join(f"{name} {value}" for name, value in asked.items() if value) or "a part"
 

@@ -23,8 +23,16 @@ VERDICTS = frozenset({"held", "falsified", "caught", "survived"})
 
 
 @dataclass(frozen=True)
+class TooDear:
+    """How many entries were left out, since each takes longer than so many seconds."""
+
+    seconds: float
+    entries: int
+
+
+@dataclass(frozen=True)
 class Selection:
-    """What was asked for. `complete`: nothing was deselected."""
+    """What was asked for. `complete`: nothing of the lane was deselected."""
 
     keyword: str
     markers: str
@@ -32,6 +40,12 @@ class Selection:
     lane: str
     teeth: str
     complete: bool
+    too_dear: TooDear | None = None
+
+    @property
+    def everything(self) -> bool:
+        """Whether nothing was deselected, on any lane."""
+        return self.complete and self.lane == "all"
 
 
 @dataclass(frozen=True)
@@ -294,17 +308,23 @@ def instant(text: str) -> datetime:
 
 def header_from(body: Mapping[str, Any]) -> Header:
     """The header line, validated against the schema before."""
-    selection = body["selection"]
     return Header(
         run_id=body["run_id"],
         started=body["started"],
         command=tuple(body["command"]),
         suite=body["suite"],
         subject=body["subject"],
-        selection=Selection(**{**selection, "paths": tuple(selection["paths"])}),
+        selection=_selection(body["selection"]),
         require=tuple(body["require"]),
         source=Source(**body["source"]),
         planned=body["planned"],
+    )
+
+
+def _selection(body: Mapping[str, Any]) -> Selection:
+    dear = body.get("too_dear")
+    return Selection(
+        **{**body, "paths": tuple(body["paths"]), "too_dear": TooDear(**dear) if dear else None}
     )
 
 

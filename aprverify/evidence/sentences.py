@@ -63,8 +63,14 @@ def _selection(run: Run) -> list[str]:
     parts = []
     if run.footer.interrupted:
         parts.append("what the interruption cut off")
-    if not run.header.selection.complete:
+    selection = run.header.selection
+    if dear := selection.too_dear:
+        entries = count(dear.entries, "entry", "entries")
+        parts.append(f"the {entries} that by committed runs takes over {dear.seconds:g} s each")
+    if not selection.complete and (selection.keyword or selection.markers or not dear):
         parts.append("the entries that were not asked for (a part of the suite was selected)")
+    if selection.lane != "all":
+        parts.append(f"what is run by other lanes than {selection.lane}")
     return parts
 
 

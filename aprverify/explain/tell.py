@@ -101,7 +101,7 @@ def _near(near: Near) -> str:
 def _notes(run: Run, evidence: Sequence[Run]) -> Iterator[str]:
     if run.footer.interrupted:
         yield "The run was interrupted: what follows is about what had finished by then."
-    if not run.header.selection.complete:
+    if not run.header.selection.everything:
         yield "Only a part of the suite was asked for: what it left out neither held nor failed."
     for other in evidence:
         if other.header.subject != run.header.subject:

@@ -41,6 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--subject", default="", help="trainer under test: a short name or MODULE:ATTRIBUTE")
     add("--teeth", choices=TEETH, default="none", help="also plant the declared defects")
     add("--lane", choices=LANES, default="all", help="run CPU entries, CUDA entries or all")
+    add("--shared-cores", action="store_true", help="another lane takes half of the cores")
+    add("--too-dear", metavar="FILE", default="", help="leave out the entries listed there")
     add("--evidence", metavar="DIR", default="", help="write run.jsonl into this new folder")
     add("--require", action="append", default=[], metavar="DEVICE", help="what must have run")
     add("--asset", action="append", default=[], metavar="NAME=FILE", help="use this file")
@@ -69,7 +71,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[STATE] = state
     _rewrite_keyword(config, state)
     # Whatever name xdist goes by: as an entry point it is "xdist", loaded by -p "xdist.plugin".
-    config.pluginmanager.register(lanes.XdistHooks(state.lane), "aprverify-lanes")
+    hooks = lanes.XdistHooks(state.lane, shared=config.getoption("--shared-cores"))
+    config.pluginmanager.register(hooks, "aprverify-lanes")
     if not _is_worker(config):
         folder = _evidence_folder(config)
         config.pluginmanager.register(Recorder(config, state, folder), "aprverify-recorder")
@@ -115,7 +118,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """
     if not config.getini("aprverify_suite"):
         return None
-    return lanes.worker_count(config.getoption("--lane"))
+    shared = config.getoption("--shared-cores")
+    return lanes.worker_count(config.getoption("--lane"), shared=shared)
 
 
 # -- collection ---------------------------------------------------------------------------

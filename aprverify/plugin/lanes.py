@@ -28,16 +28,16 @@ MOST_WORKERS_A_GPU = 4
 serve others; more workers would wait for one another, and disturb what is timed."""
 
 
-def worker_count(lane: str) -> int:
-    """What ``-n auto`` means."""
+def worker_count(lane: str, *, shared: bool = False) -> int:
+    """What ``-n auto`` means; `shared`: another lane takes half of the cores."""
     if lane == SEVERAL_GPUS:
         return 1
     cores = len(os.sched_getaffinity(0))
     gpus = visible_gpus()
     if not gpus:
         return cores
-    if lane == "cpu":  # runs beside a CUDA lane, which keeps half of the cores
-        return max(1, min(cores // 2, MOST_CPU_WORKERS))
+    if lane == "cpu":
+        return max(1, min(cores // 2 if shared else cores, MOST_CPU_WORKERS))
     return sum(max(1, min(MOST_WORKERS_A_GPU, int(gpu.memory_gib / GIB_A_WORKER))) for gpu in gpus)
 
 
@@ -54,8 +54,10 @@ def workers_asked_for(text: str) -> int:
     return int(text)
 
 
-def pin_workers(lane: str, specs: list[Any]) -> None:
+def pin_workers(lane: str, specs: list[Any], *, shared: bool = False) -> None:
     """Give each worker its share of the cores and, outside the CPU lane, its GPU.
+
+    `shared`: another lane takes half of the cores.
 
     Raises:
         pytest.UsageError: several workers would share GPUs that an entry needs to itself.
@@ -66,8 +68,7 @@ def pin_workers(lane: str, specs: list[Any]) -> None:
                 f"--lane {lane}: its entries run one at a time; pass -n 0 or -n 1"
             )
         return
-    # Where there is a GPU two lanes run side by side, and each takes half of the cores.
-    threads = share_of_cores(len(specs), halved=bool(visible_gpus()) and lane != "all")
+    threads = share_of_cores(len(specs), halved=shared)
     for index, spec in enumerate(specs):
         spec.env.setdefault("OMP_NUM_THREADS", threads)
         spec.env.update(device_of_worker(index, with_gpu=lane != "cpu"))
@@ -90,10 +91,11 @@ def device_of_worker(index: int, *, with_gpu: bool) -> dict[str, str]:
 class XdistHooks:
     """Called by pytest-xdist; where that is not loaded, by nobody."""
 
-    def __init__(self, lane: str) -> None:
+    def __init__(self, lane: str, *, shared: bool) -> None:
         self._lane = lane
+        self._shared = shared
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_setupnodes(self, config: pytest.Config, specs: list[Any]) -> None:
         """Pin workers before they start."""
-        pin_workers(self._lane, specs)
+        pin_workers(self._lane, specs, shared=self._shared)

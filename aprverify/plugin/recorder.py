@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ class Recorder:
         option = self._config.option
         narrowed = option.keyword or option.markexpr or option.deselect or option.maxfail
         narrowed = narrowed or option.ignore or option.ignore_glob
+        narrowed = narrowed or self._state.too_dear
         narrowed = narrowed or getattr(option, "lf", False) or getattr(option, "stepwise", False)
         folder = self._state.suite.falsifiers_dir
         whole = any(Path(arg).resolve() in (folder, *folder.parents) for arg in self._config.args)
@@ -112,6 +114,7 @@ class Recorder:
                 "lane": state.lane,
                 "teeth": state.teeth,
                 "complete": self._complete(),
+                **({"too_dear": asdict(state.too_dear)} if state.too_dear else {}),
             },
             "require": list(config.getoption("--require")),
             "source": {

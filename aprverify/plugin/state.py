@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ import pytest
 
 from aprverify.assets import AssetStore
 from aprverify.contract.lint import Loaded, load_suite
+from aprverify.evidence.records import TooDear
 from aprverify.outcomes import NotRun
 from aprverify.plan import Entry, make_plan
 from aprverify.planting import PROTOCOL, Defect, PlantingError, call_by_name, load_defects
 from aprverify.plugin.attempt import Attempt
 from aprverify.source_id import source_id
 from aprverify.suite import Suite, find_suite
+from aprverify.too_dear import DearEntries, read_dear_entries
 
 STATE = pytest.StashKey["State"]()
 ATTEMPT = pytest.StashKey[Attempt]()
@@ -38,6 +41,8 @@ class State:
     lane: str
     teeth: str
     assets: AssetStore
+    too_dear: TooDear | None = None
+    """What was left out of the plan for its cost."""
     left_behind: str = ""
     """The defect after whose removal the canary measured differently, if there was one."""
 
@@ -100,18 +105,21 @@ def build_state(config: pytest.Config, suite: Suite) -> State:
     """
     loaded = load_suite(suite)
     lane, teeth = config.getoption("--lane"), config.getoption("--teeth")
+    entries = make_plan(loaded.contracts, teeth=teeth, lane=lane)
+    dear = _dear(config.getoption("--too-dear"))
     subject = config.getoption("--subject") or suite.default_subject
     overrides = dict(_asset_override(text) for text in config.getoption("--asset"))
     return State(
         suite=suite,
         loaded=loaded,
-        entries=make_plan(loaded.contracts, teeth=teeth, lane=lane),
+        entries=[entry for entry in entries if entry.key not in dear.keys],
         defects=_defects(suite),
         subject_name=subject,
         subject_target=suite.subject(subject),
         lane=lane,
         teeth=teeth,
         assets=AssetStore(suite.assets_file, overrides),
+        too_dear=dear.among(entry.key for entry in entries),
     )
 
 
@@ -142,6 +150,10 @@ def _defects(suite: Suite) -> Mapping[str, Defect]:
         return load_defects(suite)
     except PlantingError:
         return {}  # the linter has met the same error: it is one of the problems
+
+
+def _dear(path: str) -> DearEntries:
+    return read_dear_entries(Path(path)) if path else DearEntries(math.inf, frozenset())
 
 
 def _asset_override(text: str) -> tuple[str, Path]:

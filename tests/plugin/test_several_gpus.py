@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,9 @@ import os, time
 def falsify_sum(subject, case, measured):
     with open("seen.txt", "a") as seen:
         print(case.id, os.environ.get("CUDA_VISIBLE_DEVICES", "all"), file=seen)
+    if case.device == "cpu":
+        with open("threads.txt", "a") as threads:
+            print(os.environ["OMP_NUM_THREADS"], file=threads)
     measured(x=subject.total([1, 2]))
 """
 _VERIFY = """
@@ -91,6 +97,29 @@ def test_a_lane_of_its_own_is_selected_by_name(project: Toy) -> None:
         assert [str(r) if r == 1 else f"ranks={r}" for r in found] == expected
 
 
+def test_one_lane_by_itself_says_so_first(project: Toy) -> None:
+    """It is whole as that lane, and no report of it reads as if it were everything."""
+    status, run = _verified(project, 1, "--lane", "cuda", "--require", "cuda")
+    assert status == verdict.OK
+    assert [row.key for row in run.rows] == ["FALSIFY-TOY-001[device=cuda]"]
+    assert (run.header.selection.complete, run.header.selection.everything) == (True, False)
+    first = (project.root / "run" / "report.md").read_text().splitlines()[0]
+    assert "what is run by other lanes than cuda" in first
+    assert run.header.command[-2:] == ("--lane", "cuda")
+
+
+def test_a_lane_by_itself_has_all_cores(project: Toy) -> None:
+    """Beside another one it has half of them."""
+    _verified(project, 1, "--lane", "cpu", "-n", "1")
+    alone = (project.root / "threads.txt").read_text().split()
+    (project.root / "threads.txt").unlink()
+    shutil.rmtree(project.root / "run")
+    _verified(project, 1, "-n", "1", "-k", "device:cpu")
+    beside = (project.root / "threads.txt").read_text().split()
+    cores = len(os.sched_getaffinity(0))
+    assert (alone, beside) == ([str(cores)], [str(max(1, cores // 2))])
+
+
 def test_a_lane_that_was_never_begun_leaves_an_incomplete_run(
     project: Toy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -106,6 +135,6 @@ def test_a_lane_that_was_never_begun_leaves_an_incomplete_run(
     monkeypatch.setattr(verify, "_run_side_by_side", stopped)
     monkeypatch.setattr(verify, "_session", lambda args, lane, folder: [lane])
     rounds = [["cuda", "cpu"], ["gpus"]]
-    statuses, whole = verify._run_rounds(None, rounds, tmp_path)  # type: ignore[arg-type]
+    statuses, whole = verify._run_rounds(Namespace(dearest=None), rounds, tmp_path)
     assert (begun, whole) == ([2], False)
     assert list(statuses) == [tmp_path / "lane-cuda", tmp_path / "lane-cpu"]

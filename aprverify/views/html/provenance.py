@@ -94,7 +94,7 @@ def _facts(outline: Outline) -> Iterator[tuple[str, str | list[str]]]:
 
 def _selection(outline: Outline) -> str:
     selection = outline.run.header.selection
-    if selection.complete:
+    if selection.everything:
         return "everything"
     asked = {
         "-k": selection.keyword,
@@ -102,5 +102,6 @@ def _selection(outline: Outline) -> str:
         "paths": " ".join(selection.paths),
         "lane": selection.lane,
         "teeth": selection.teeth,
+        "up to": f"{selection.too_dear.seconds:g} s an entry" if selection.too_dear else "",
     }
     return "a part: " + ", ".join(f"{name} {value}" for name, value in asked.items() if value)

@@ -1,0 +1,50 @@
+"""Entries that a run leaves out for what they cost, so that most of a gate is had in minutes.
+
+What one costs is known from committed runs: the least of its times there, since whatever comes
+first in a process pays for imports and compilers too. What no run has tried is never left out.
+The list is made once and handed to every process of the run as a file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aprverify.evidence.records import Run, TooDear
+
+FILE = "too-dear.json"
+
+
+@dataclass(frozen=True)
+class DearEntries:
+    """The keys of entries that take longer than `seconds` each."""
+
+    seconds: float
+    keys: frozenset[str]
+
+    def write(self, path: Path) -> None:
+        """Write what `read_dear_entries` reads."""
+        path.write_text(json.dumps({"seconds": self.seconds, "keys": sorted(self.keys)}))
+
+    def among(self, planned: Iterable[str]) -> TooDear | None:
+        """How many of the keys of a plan these are; None where there are none."""
+        entries = len(self.keys & set(planned))
+        return TooDear(self.seconds, entries) if entries else None
+
+
+def dear_entries(runs: Iterable[Run], seconds: float) -> DearEntries:
+    """What took longer than `seconds` whenever one of `runs` came to a verdict on it."""
+    least: dict[str, float] = {}
+    for run in runs:
+        for row in run.rows:
+            if row.outcome in ("held", "caught"):
+                least[row.key] = min(row.seconds, least.get(row.key, row.seconds))
+    return DearEntries(seconds, frozenset(key for key, took in least.items() if took > seconds))
+
+
+def read_dear_entries(path: Path) -> DearEntries:
+    """What `DearEntries.write` wrote."""
+    body = json.loads(path.read_text())
+    return DearEntries(float(body["seconds"]), frozenset(body["keys"]))
