@@ -21,7 +21,7 @@ PAGE = ROOT / "docs" / "ci.md"
 _COMMAND = re.compile(r"(?<![\w/.\-=])aprverify ((?:--suite|[a-z]+)\b.*)")
 _ARRAY = re.compile(r"^\s*(?:.*\s)?arguments\+?=\((.*?)\)(?:\s*;;)?\s*$", re.MULTILINE)
 _EXPANSION = re.compile(r"\$\{[^}]*\}|\$\w+|\$\(.*\)")
-_VALUES = {"$REQUIRE": "cuda"}
+_VALUES = {"$REQUIRE": "cuda", "$ONLY_LANE": "cuda", "$DEAREST": "15"}
 """What is not free text; all else may be any word."""
 _ENDS = ("||", "&&", "|", ";", "2>&1")
 

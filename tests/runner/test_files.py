@@ -79,7 +79,8 @@ def test_the_command_lines_are_found() -> None:
     """Each subcommand that a runner needs is among the calls checked, with its optional flags."""
     told = [" ".join(words) for _, words in _calls()]
     for wanted in (
-        "fetch", "verify .*--run-dir .*--subject .*--require .*--asset", "merge .*--out",
+        "fetch", "verify .*--run-dir .*--subject .*--require .*--lane .*--dearest .*--asset",
+        "merge .*--out",
         "gate .*--policy .*--trusted .*--require-signed", "gate .*--json", "sign .*--key",
         "sign .*--identity .*--trusted", "report .*--html", "report .*--junit",
         "report .*--in-toto", "report .*--job-summary", "report .*--annotations", "check", "show",

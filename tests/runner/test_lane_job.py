@@ -47,6 +47,15 @@ def test_a_lane_that_holds_passes_its_gate(job: Job) -> None:
     assert "## Gate: exit status 0" in job.summary
 
 
+def test_less_than_everything_reaches_the_command(job: Job) -> None:
+    """One lane by itself, up to a cost an entry."""
+    lane = job.run(VERIFY, lane="a", suite="toy", fetch="false", only_lane="cpu", dearest="15")
+    assert (lane.status, lane.outputs["exit-code"]) == (0, "0"), lane.log
+    run = read_run(Path(lane.outputs["run"]))
+    assert run.header.command[-3:] == ("--lane", "cpu", "--dearest=15")
+    assert run.header.selection.lane == "cpu"
+
+
 def test_a_lane_that_is_falsified_fails_and_publishes(toy: Toy, job: Job) -> None:
     """The lane ends with 1, and yet uploads and annotates at the contract's line."""
     toy.write({"toysuite/falsify_toy.py": _WRONG})
