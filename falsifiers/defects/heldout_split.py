@@ -81,28 +81,6 @@ def held_out_copies_trained_on(plant: Plant) -> None:
     plant.patch("trainer.corpus.preparation:plan_by_sources", make)
 
 
-@defect(
-    "left-out-in-silence",
-    kind=SOURCE,
-    imitates="a continue in a loop over files, without a word",
-    symptom="the command says nothing of the files that it left out",
-    hidden="the dataset is the right one",
-)
-def left_out_in_silence(plant: Plant) -> None:
-    """Forget the counts."""
-
-    def make(original: Any) -> Any:
-        def plan_by_sources(train: Any, heldout: Any) -> Any:
-            plan = original(train, heldout)
-            plant.effect(plan.skipped.total() != 0)
-            plan.skipped.clear()
-            return plan
-
-        return plan_by_sources
-
-    plant.patch("trainer.corpus.preparation:plan_by_sources", make)
-
-
 class _Percent(SubjectWrapper):
     def command(self, *arguments: str, processes: int = 1) -> Any:
         """A prepare command that holds out a hundredth of what was asked for."""
@@ -219,12 +197,12 @@ class _StatusAlone(SubjectWrapper):
 
 
 @defect(
-    "refused-without-a-word",
+    "output-thrown-away",
     kind=PROTOCOL,
     imitates="a job script that sends the output of its commands to /dev/null",
-    symptom="a refusal is an exit code and nothing else",
-    hidden="the status is right, and a command that succeeds needs no words",
+    symptom="of what was left out, or refused, an exit code is all that is told",
+    hidden="the status is right, and so is the dataset",
 )
-def refused_without_a_word(plant: Plant) -> None:
+def output_thrown_away(plant: Plant) -> None:
     """See the class."""
     plant.wrap_subject(lambda subject: _StatusAlone(subject, plant))
