@@ -157,21 +157,38 @@ def load_defects(suite: Suite) -> dict[str, Defect]:
         PlantingError: two defects share an id, or a module cannot be imported.
     """
     found: dict[str, Defect] = {}
-    folder = ".".join(suite.defects_dir.relative_to(suite.falsifiers_dir).parts)
     for path in sorted(suite.defects_dir.glob("*.py")):
         if path.stem == "__init__":
             continue
-        try:
-            module = importlib.import_module(f"{suite.package}.{folder}.{path.stem}")
-        except Exception as error:
-            raise PlantingError(f"{path}: cannot be imported: {error!r}") from error
-        for value in vars(module).values():
-            if not isinstance(value, Defect) or value.path != path.resolve():
-                continue  # imported from another module
+        for value in _defects_in(suite, path):
             if found.setdefault(value.id, value) is not value:
                 other = found[value.id].path
                 raise PlantingError(f"{path}: defect {value.id} stands also in {other}")
     return found
+
+
+def load_defect(suite: Suite, file: str, id: str) -> Defect:
+    """The defect `id` in `file` of the suite's defects; the other files are not imported.
+
+    Raises:
+        PlantingError: it is not there, or the module cannot be imported.
+    """
+    path = suite.defects_dir / file
+    for value in _defects_in(suite, path):
+        if value.id == id:
+            return value
+    raise PlantingError(f"{path}: no defect {id}")
+
+
+def _defects_in(suite: Suite, path: Path) -> Iterator[Defect]:
+    folder = ".".join(suite.defects_dir.relative_to(suite.falsifiers_dir).parts)
+    try:
+        module = importlib.import_module(f"{suite.package}.{folder}.{path.stem}")
+    except Exception as error:
+        raise PlantingError(f"{path}: cannot be imported: {error!r}") from error
+    for value in vars(module).values():
+        if isinstance(value, Defect) and value.path == path.resolve():  # none that it imports
+            yield value
 
 
 _active: list[tuple[Suite, Plant, Path]] = []
@@ -206,7 +223,8 @@ def launch_command(module: str, *arguments: str, flags: tuple[str, ...] = ()) ->
     if not active:
         return [*python, module, *arguments]
     suite, plant, report = active[-1]
-    launcher = ["aprverify.launch", suite.name, plant.defect.id, str(report)]
+    defect = plant.defect
+    launcher = ["aprverify.launch", suite.name, defect.path.name, defect.id, str(report)]
     return [*python, *launcher, module, *arguments]
 
 

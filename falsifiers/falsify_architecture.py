@@ -47,6 +47,37 @@ def falsify_wrong_count_is_refused(
     measured(refused=refusal.refused, message=refusal.message)
 
 
+def falsify_ends_of_the_band_belong_to_it(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """At either end of the band the count is right, and one parameter further it is refused.
+
+    The device that is asked for is none, so that what passes the count is refused for that.
+    """
+    from falsifiers.refusals import attempt
+
+    def refused_for_its_count(config: Configuration) -> bool:
+        refusal = attempt(
+            lambda: subject.build_pretrain(
+                device="nowhere", dtype="float32", seed=0, from_scratch=config
+            )
+        )
+        return "INV-ARCH-370M-001" in refusal.message
+
+    counts = (case.least - 1, case.least, case.most, case.most + 1)
+    below, least, most, above = (_of_nominal_count(configuration, count) for count in counts)
+    measured(
+        below_count=_nominal(below),
+        below_refused=refused_for_its_count(below),
+        least_count=_nominal(least),
+        least_refused=refused_for_its_count(least),
+        most_count=_nominal(most),
+        most_refused=refused_for_its_count(most),
+        above_count=_nominal(above),
+        above_refused=refused_for_its_count(above),
+    )
+
+
 def falsify_wrong_count_is_refused_when_optimized(
     subject: Subject, case: Case, measured: Measured, configuration: Configuration
 ) -> None:
@@ -63,3 +94,23 @@ def falsify_wrong_count_is_refused_when_optimized(
     if "not_supported" in found:
         raise NotSupported(found["not_supported"])
     measured(refused=found["refused"], message=found["message"], optimized=found["optimized"])
+
+
+def _of_nominal_count(configuration: Configuration, nominal: int) -> Configuration:
+    """A tied model with exactly so many parameters: width 1, and the vocabulary makes up for it."""
+    one = {"num_layers": 1, "num_heads": 1, "num_kv_heads": 1, "hidden_size": 1, "vocab_size": 1}
+    config = {**configuration, **one, "intermediate_size": 1}
+    if (nominal - _nominal(config)) % 2:
+        config["intermediate_size"] = 2  # three parameters more; an id of the vocabulary is two
+    return {**config, "vocab_size": 1 + (nominal - _nominal(config)) // 2}
+
+
+def _nominal(config: Configuration) -> int:
+    """Parameters by the oracle's shapes, the tied head counted once more."""
+    from math import prod
+
+    from falsifiers.reference.model import parameter_shapes
+
+    stored = sum(prod(shape) for shape in parameter_shapes(config).values())
+    head: int = config["vocab_size"] * config["hidden_size"]
+    return stored + head

@@ -41,6 +41,22 @@ def falsify_eval_on_constructed_logits(
     measured(loss=instance.evaluate([ragged_batch(configuration, 3, 16, case.seed)]))
 
 
+def falsify_eval_adds_many_batches(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """The mean over hundreds of batches of equal loss, ln V, is that loss."""
+    import torch
+
+    from falsifiers.inputs import random_batch
+
+    config = {**configuration, "num_layers": 1}
+    instance = subject.build(config, device=case.device, dtype=case.dtype, seed=case.seed)
+    name = "model.norm.weight"
+    instance.set_parameters({name: torch.zeros_like(instance.parameters()[name])})
+    batches = [random_batch(config, 1, case.length, case.seed)] * case.batches
+    measured(loss=instance.evaluate(batches), one_batch=instance.evaluate(batches[:1]))
+
+
 def falsify_eval_batch_h1_train_pollution(
     subject: Subject, case: Case, measured: Measured, configuration: Configuration
 ) -> None:

@@ -17,6 +17,7 @@ from aprverify.planting import (
     Plant,
     PlantingError,
     launch_command,
+    load_defect,
     load_defects,
     planted,
 )
@@ -129,6 +130,16 @@ def test_two_defects_of_one_id_are_refused(importable: Toy) -> None:
     importable.write({"toysuite/defects/more.py": faults.read_text()})
     with pytest.raises(PlantingError, match="stands also in"):
         load_defects(importable.suite)
+
+
+def test_one_defect_is_loaded_without_the_other_files(importable: Toy) -> None:
+    """A process that is started imports its own defect; a broken neighbour is not its business."""
+    importable.write({"toysuite/defects/broken.py": "raise RuntimeError"})
+    assert load_defect(importable.suite, "faults.py", "one-less").kind == SOURCE
+    with pytest.raises(PlantingError, match=r"broken\.py: cannot be imported"):
+        load_defects(importable.suite)
+    with pytest.raises(PlantingError, match=r"faults\.py: no defect absent"):
+        load_defect(importable.suite, "faults.py", "absent")
 
 
 @pytest.mark.parametrize("flags", [(), ("-O",)], ids=["python", "python -O"])

@@ -6,7 +6,7 @@ The incident: an evaluation on the very weights that trained at 1.20 nats report
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aprverify.planting import PROTOCOL, SOURCE, Plant, defect
@@ -441,3 +441,46 @@ def eval_moves_a_weight(plant: Plant) -> None:
         return eval_batch
 
     plant.patch(_EVAL_BATCH, make)
+
+
+class _AddedInFloat32(InstanceWrapper):
+    dtype = "float32"
+
+    def evaluate(self, batches: Sequence[Batch]) -> float:
+        """Each batch by itself, and their sums added with few digits."""
+        import torch
+
+        total = torch.zeros((), dtype=getattr(torch, self.dtype))
+        for batch in batches:
+            total += self.inner.evaluate([batch]) * batch.targets
+        loss = total.item() / sum(batch.targets for batch in batches)
+        self.plant.effect(loss != self.inner.evaluate(batches))
+        return loss
+
+
+class _AddedInBfloat16(_AddedInFloat32):
+    dtype = "bfloat16"
+
+
+@defect(
+    "held-out-losses-added-in-float32",
+    kind=PROTOCOL,
+    imitates="gensim#2735, fastText#757: a running total of the loss in float32",
+    symptom="each batch adds what is left of its loss beside a total that grows",
+    hidden="of a few batches the mean is right, and of many it is a little off",
+)
+def held_out_losses_added_in_float32(plant: Plant) -> None:
+    """See the class."""
+    wrap_instances(plant, _AddedInFloat32)
+
+
+@defect(
+    "held-out-losses-added-in-bfloat16",
+    kind=PROTOCOL,
+    imitates="transformers#8561: a loss that is added up on a device which takes it for bfloat16",
+    symptom="beside a growing total each batch adds a rounded loss, and in the end none",
+    hidden="the mean falls with the number of batches, which looks like learning",
+)
+def held_out_losses_added_in_bfloat16(plant: Plant) -> None:
+    """See the class."""
+    wrap_instances(plant, _AddedInBfloat16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from aprverify.planting import PROTOCOL, SOURCE, Plant, defect
@@ -116,8 +117,6 @@ def final_norm_missing(plant: Plant) -> None:
 )
 def count_checked_by_assert(plant: Plant) -> None:
     """Check with an assert statement, which ``python -O`` drops."""
-    from importlib import import_module
-
     let_through: list[Any] = []
 
     def make(original: Any) -> Any:
@@ -174,8 +173,6 @@ def count_not_checked(plant: Plant) -> None:
 )
 def count_check_removed(plant: Plant) -> None:
     """Take the check out, and stop where the model would be built."""
-    from importlib import import_module
-
     let_through: list[Any] = []
 
     def make(original: Any) -> Any:
@@ -194,6 +191,57 @@ def count_check_removed(plant: Plant) -> None:
 
     plant.patch("trainer.build:require_370m", make)
     _build_all_but(plant, let_through)
+
+
+@defect(
+    "band-without-its-ends",
+    kind=SOURCE,
+    imitates="< for <= in a bound that both sides of a contract include",
+    symptom="a model of exactly 366,000,000 or 374,000,000 parameters is refused",
+    hidden="the model that everybody trains lies in between",
+)
+def band_without_its_ends(plant: Plant) -> None:
+    """Refuse what stands at an end."""
+    build: Any = import_module("trainer.build")
+
+    def make(original: Any) -> Any:
+        def require_370m(config: Any) -> None:
+            original(config)
+            at_an_end = build.configurations.nominal_parameters(config) in build.NOMINAL_BAND
+            plant.effect(at_an_end)
+            if at_an_end:
+                raise build.ArchitectureError("INV-ARCH-370M-001: outside the band")
+
+        return require_370m
+
+    plant.patch("trainer.build:require_370m", make)
+
+
+@defect(
+    "count-rounded-to-millions",
+    kind=SOURCE,
+    imitates="a check of the number that is printed, 366.0M, and not of the count",
+    symptom="a model with less than half a million parameters too few or too many passes",
+    hidden="sizes in use differ by millions",
+)
+def count_rounded_to_millions(plant: Plant) -> None:
+    """Let through what is in the band once it is rounded."""
+    build: Any = import_module("trainer.build")
+
+    def make(original: Any) -> Any:
+        def require_370m(config: Any) -> None:
+            try:
+                original(config)
+            except build.ArchitectureError:
+                rounded = round(build.configurations.nominal_parameters(config), -6)
+                low, high = build.NOMINAL_BAND
+                plant.effect(low <= rounded <= high)
+                if not low <= rounded <= high:
+                    raise
+
+        return require_370m
+
+    plant.patch("trainer.build:require_370m", make)
 
 
 def _build_all_but(plant: Plant, let_through: list[Any]) -> None:

@@ -1,0 +1,78 @@
+"""Is a dataset that is not whole, or a step that it cannot give, refused before the first batch?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from falsifiers.fixtures import Case, Measured, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+_POSSIBLE: dict[str, Any] = {"length": 8, "micro_batch": 1, "accumulation": 1, "seed": 0}
+_IMPOSSIBLE: tuple[dict[str, int], ...] = (
+    {"length": 0},
+    {"length": -1},
+    {"micro_batch": 0},
+    {"accumulation": 0},
+    {"world_size": 0},
+    {"rank": 1, "world_size": 1},
+    {"rank": -1},
+)
+
+
+def falsify_impossible_batches_are_refused(
+    subject: Subject, case: Case, measured: Measured, tmp_path: Path
+) -> None:
+    """Each damage to a copy of a dataset, and each impossible size, is refused by its name."""
+    from falsifiers.refused_files import Tried
+    from falsifiers.shard_corpus import draw_ids, prepare
+
+    sources = {"tokens.bin": draw_ids(case.ids, case.seed)}
+    dataset = prepare(subject, sources, shard_tokens=case.shard_tokens)
+    attempts: dict[str, Callable[[], object]] = {}
+    needles = {}
+    for damage, copy, shard in _damaged(dataset, tmp_path):
+        label = f"{shard} {damage}"
+        attempts[label] = lambda copy=copy: _steps(subject, copy, **_POSSIBLE)  # type: ignore[misc]
+        needles[label] = shard
+    for changed in ({"length": case.ids}, *_IMPOSSIBLE):
+        label = str(changed)
+        options = _POSSIBLE | changed
+        attempts[label] = lambda o=options: _steps(subject, dataset, **o)  # type: ignore[misc]
+        needles[label] = str(next(iter(changed.values())))
+    tried = Tried().each(attempts.items())
+    measured(
+        whole=_steps(subject, dataset, **_POSSIBLE | {"length": case.ids - 1}),
+        tried=tried.count,
+        accepted=len(tried.accepted),
+        crashed=len(tried.crashed),
+        unnamed=len(tried.unnamed(needles)),
+        faults=tried.faults(),
+    )
+
+
+def _steps(subject: Subject, dataset: Path, **options: Any) -> int:
+    """How many steps an epoch has, at most two."""
+    from itertools import islice
+
+    batches = subject.training_batches(dataset, **options)
+    count = len(list(islice(batches, 2)))
+    batches.close()  # type: ignore[attr-defined]
+    return count
+
+
+def _damaged(dataset: Path, folder: Path) -> Iterator[tuple[str, Path, str]]:
+    """Copies of a dataset, each with one shard missing or cut off: what, where, and which shard."""
+    import shutil
+
+    for shard in sorted(path.name for path in dataset.glob("*.bin")):
+        for damage in ("missing", "cut off"):
+            copy = folder / f"{damage} {shard}"
+            shutil.copytree(dataset, copy)
+            if damage == "missing":
+                (copy / shard).unlink()
+            else:
+                (copy / shard).write_bytes((dataset / shard).read_bytes()[:-4])
+            yield damage, copy, shard
