@@ -151,3 +151,34 @@ def _improbable(batch: Batch, weights: Mapping[str, Tensor], configuration: Conf
     mask = torch.zeros_like(inputs, dtype=torch.bool)
     mask[:, -1] = True
     return Batch(torch.cat([inputs, least], dim=1), mask).to("cpu")
+
+
+def falsify_asking_for_gradients_leaves_nothing(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """Asked twice, gradients are the same bits; a step after asking is one that nobody preceded."""
+    from falsifiers.inputs import ragged_batch, roughen
+    from falsifiers.training_state import differing, state_of
+
+    def build() -> Instance:
+        built = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+        roughen(built, case.seed)
+        return built
+
+    asked, alone = build(), build()
+    batches = [ragged_batch(configuration, 2, case.length, case.seed + n) for n in range(3)]
+    losses, found = zip(*(asked.loss_and_gradients(batches[0]) for _ in range(2)), strict=True)
+    first = {name: gradient.clone() for name, gradient in found[0].items()}
+    again = differing(first, found[1])
+    ours, exact = asked.train_step(batches[1]), alone.train_step(batches[1])
+    asked.loss_and_gradients(batches[0])
+    later, without = asked.train_step(batches[2]), alone.train_step(batches[2])
+    measured(
+        gradients=len(first),
+        differing_gradients=len(again),
+        loss_difference=abs(losses[0] - losses[1]),
+        norm_difference=max(
+            abs(ours.grad_norm - exact.grad_norm), abs(later.grad_norm - without.grad_norm)
+        ),
+        differing_tensors=len(differing(state_of(asked), state_of(alone))),
+    )

@@ -128,3 +128,27 @@ def falsify_compiled_step_errs_no_more_than_eager(
         compiled_loss_error=compiled_loss_error,
         eager_loss_error=eager_loss_error,
     )
+
+
+def falsify_eager_is_not_compiled(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """The plain way of execution hands the compiler no code; a compiled function is counted."""
+    import torch
+    from torch._dynamo.utils import counters
+
+    from falsifiers.inputs import random_batch
+    from falsifiers.training_state import small
+
+    def compiled_frames() -> int:
+        return counters["frames"]["total"]
+
+    configuration = small(configuration, case.vocabulary, case.layers)
+    begun = compiled_frames()
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    batch = random_batch(configuration, 2, 8, case.seed)
+    instance.train_step(batch)
+    instance.evaluate([batch])
+    ended = compiled_frames()
+    torch.compile(torch.neg, backend="eager")(torch.ones(3))
+    measured(frames=ended - begun, frames_of_the_control=compiled_frames() - ended)

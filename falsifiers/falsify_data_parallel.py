@@ -179,3 +179,62 @@ def _apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[float]:
     from falsifiers.errors import relative_error
 
     return [relative_error(one[name], tensor) for name, tensor in other.items() if tensor.any()]
+
+
+def falsify_shares_add_up_to_the_heldout_loss(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """Ranks together score each held-out target once, and go through the model equally often.
+
+    Ranks are tried one after another in this process; what they exchange are two sums.
+    """
+    from falsifiers.inputs import unequal_micro_batches
+
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    batches = unequal_micro_batches(configuration, case.batches, case.length, case.seed)
+    shares = [
+        subject.share_of_heldout(
+            batches if case.known == "all" else iter(batches), rank=rank, world_size=case.ranks
+        )
+        for rank in range(case.ranks)
+    ]
+    targets = [sum(batch.targets for batch in share) for share in shares]
+    pairs = [(share, count) for share, count in zip(shares, targets, strict=True) if count]
+    total = sum(instance.evaluate(share) * count for share, count in pairs)
+    exact = instance.evaluate(batches)
+    rounds = [len(share) for share in shares]
+    measured(
+        targets=sum(batch.targets for batch in batches),
+        scored=sum(targets),
+        loss_error=abs(total / max(sum(targets), 1) - exact) / exact,
+        rounds_apart=max(rounds) - min(rounds),
+        without_a_target=sum(batch.targets == 0 for share in shares for batch in share),
+        ranks_with_targets=len(pairs),
+    )
+
+
+def falsify_ranks_report_the_heldout_loss(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """The held-out loss that two ranks record is the oracle's at the checkpoint's weights."""
+    import torch
+
+    from falsifiers.parallel_runs import COMPARED, EPOCH, LENGTH, MICRO_BATCH, shared_run, untied
+    from falsifiers.reference.loss import mean_loss
+    from falsifiers.run_directory import weights_of
+    from falsifiers.tiny_runs import windows
+
+    run = shared_run(subject, configuration, case.parallel, case.device)
+    record = RunRecord(subject.run_directory(run.made.folder))
+    tokens, mask = windows(run.dataset / "heldout-00000.bin", LENGTH, padded=True)
+    errors = []
+    for epoch in record.epochs[: COMPARED // EPOCH]:
+        weights = {n: torch.tensor(w) for n, w in weights_of(epoch.path).items()}
+        exact = mean_loss(weights, untied(configuration), tokens, mask).item()
+        errors.append(abs(epoch.metadata["val_loss"] - exact) / exact)
+    measured(
+        epochs_compared=len(errors),
+        heldout_error=max(errors),
+        batches=-(-len(tokens) // MICRO_BATCH),
+        ranks=record.identity["world_size"],
+    )

@@ -1,4 +1,4 @@
-"""Does reading a model keep nothing, refuse what is no prompt, and report a rate that can be?"""
+"""Does reading a model keep nothing, refuse no prompt, report a fair rate, and draw by its odds?"""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from falsifiers.fixtures import Case, Configuration, Measured, Subject
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from falsifiers.subject import Instance
 
 
 def falsify_reading_keeps_nothing(
@@ -100,3 +102,64 @@ def falsify_reported_rate_is_possible(
         # Reading the prompt gives the first token, and is in these seconds but not in the rate.
         shares.append((made.tokens_per_sec or 0.0) * seconds / (len(made.ids) - 1))
     measured(least=min(shares), rounds_below=sum(share < 1 for share in shares))
+
+
+def falsify_draws_follow_the_softmax(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """Frequencies of drawn tokens are softmax(logits ÷ temperature) over the k largest.
+
+    The model gives every position the same logits, so that each token decoded is one more draw.
+    """
+    from falsifiers.subject_parts import Sampling
+
+    instance, logits = _alike_everywhere(subject, case, configuration)
+    largest, ids = logits.topk(case.top_k)
+    expected = (largest / case.temperature).softmax(-1)
+
+    def draw(count: int, seed: int, top_k: int | None = case.top_k) -> list[int]:
+        how = Sampling(case.temperature, top_k, seed)
+        return list(instance.generate([0], count, how).ids)
+
+    drawn = draw(case.draws, case.seed)
+    shares = [drawn.count(token) / len(drawn) for token in ids.tolist()]
+    likeliest = int(logits.argmax())
+    measured(
+        drawn=len(drawn),
+        outside=sum(token not in ids.tolist() for token in drawn),
+        deviation=max(abs(a - b) for a, b in zip(shares, expected.tolist(), strict=True)),
+        not_the_likeliest=sum(token != likeliest for token in draw(case.few, case.seed, 1)),
+        outside_if_all_may=sum(t not in ids.tolist() for t in draw(case.few, case.seed, None)),
+        same_seed_repeats=draw(case.few, case.seed) == drawn[: case.few],
+        other_seed_repeats=draw(case.few, case.seed + 1) == drawn[: case.few],
+    )
+
+
+def _alike_everywhere(
+    subject: Subject, case: Case, configuration: Configuration
+) -> tuple[Instance, Tensor]:
+    """An instance whose logits do not depend on what it reads, and they, float64 ``[vocab]``.
+
+    Layers add nothing to a stream that is the same for each token; the head alone decides.
+    """
+    import torch
+
+    from falsifiers.training_state import small
+
+    config = {
+        **small(configuration, case.vocabulary, 1),
+        "max_position_embeddings": case.draws + 1,
+        "tie_word_embeddings": False,
+    }
+    instance = subject.build(config, device=case.device, dtype=case.dtype, seed=case.seed)
+    values = {name: p.clone() for name, p in instance.parameters().items()}
+    for name, value in values.items():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            value.zero_()
+    values["model.embed_tokens.weight"].fill_(1.0)
+    # The k likeliest are a gap apart and nowhere near each other by id; all others are alike.
+    places = (torch.arange(case.vocabulary) * 5 % case.vocabulary).clamp(max=case.top_k)
+    head = values["lm_head.weight"]
+    head[:] = (-case.gap * places / head.shape[1])[:, None]
+    instance.set_parameters(values)
+    return instance, instance.logits(torch.zeros(1, 1, dtype=torch.int64))[0, 0].double()

@@ -322,3 +322,40 @@ def _record_losses(run: RunRecord, series: Series) -> None:
     ends = {epoch.checkpoint.training["step"]: epoch.metadata["val_loss"] for epoch in run.epochs}
     series("training", training, **axes)
     series("held out", sorted(ends.items()), **axes)
+
+
+def falsify_limits_of_divergence_are_exact(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """Held-out losses at a limit, just above it and between it and others: each decides alone."""
+    import math
+
+    from falsifiers.run_rules import divergence
+
+    size = configuration["vocab_size"]
+    scratch = case.mode == "from-scratch"
+    ceiling = case.scratch_factor * math.log(size) if scratch else case.finetune_ceiling
+    wrong, due = [], 0
+    histories = _near_the_limits(ceiling, case.growth)
+    for losses in histories:
+        ends = divergence(losses, case.growth, ceiling) is not None
+        due += ends
+        expected = "DIVERGENCE" if ends else "OK"
+        found = subject.status_after_epoch(losses, mode=case.mode, vocab_size=size)
+        wrong += [f"{found} after {losses}"] if found != expected else []
+    measured(tried=len(histories), due=due, wrong=len(wrong), faults="; ".join(wrong)[:800])
+
+
+def _near_the_limits(ceiling: float, growth: float) -> list[list[float]]:
+    """Held-out losses of one to three epochs, of which at most the last can be divergence."""
+    import math
+
+    firsts = [share * ceiling for share in (0.5, 0.99, 1.01, 1.25, 1.49, 1.6, 3.0)]
+    found = [[first] for first in (*firsts, ceiling, math.nextafter(ceiling, math.inf))]
+    for before in (0.2, 1.0, 1.9, 3.0, 4.5):
+        limit = growth * before
+        shares = (0.4, 0.75, 0.99, 1.01, 1.1, 1.4, 2.0)
+        lasts = [limit, math.nextafter(limit, math.inf), *(share * limit for share in shares)]
+        for start in ([], [before / 1.7], [before * 1.7]):
+            found += [[*start, before, last] for last in lasts]
+    return found

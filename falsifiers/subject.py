@@ -22,7 +22,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from falsifiers.subject_parts import Generated, Moments, Operators, Provenance, TextCodec
+    from falsifiers.subject_parts import (
+        Generated,
+        Moments,
+        Operators,
+        Provenance,
+        Sampling,
+        TextCodec,
+    )
 
     GradientHook = Callable[[Tensor], Tensor]
 
@@ -189,10 +196,18 @@ class Instance(Protocol):
         """
 
     def logits(self, tokens: Tensor) -> Tensor:
-        """Logits ``[batch, length, vocab]`` of ``[batch, length]``; no dropout, no gradient."""
+        """Logits ``[batch, length, vocab]`` of ``[batch, length]``; no dropout, no gradient.
+
+        Raises:
+            SubjectRefused: the model has fewer positions.
+        """
 
     def loss_and_gradients(self, batch: Batch) -> tuple[float, Mapping[str, Tensor]]:
-        """Training loss of a batch and its unclipped gradient per parameter. Changes no state."""
+        """Training loss of a batch and its unclipped gradient per parameter. Changes no state.
+
+        Raises:
+            SubjectRefused: no target counts, or the model has fewer positions.
+        """
 
     def train_step(self, batch: Batch | Sequence[Batch], *, lr: float | None = None) -> StepMetrics:
         """One optimizer step, over several micro-batches if given several.
@@ -216,8 +231,15 @@ class Instance(Protocol):
         steps: int,
         log: Path,
         before_step: Callable[[int], None] | None = None,
+        first_step: int = 0,
+        min_tokens_per_sec: float | None = None,
     ) -> RunResult:
-        """The trainer's own loop with its guards and its log, over `batches`, for `steps` steps."""
+        """The trainer's own loop with its guards and its log, over `batches`, up to step `steps`.
+
+        Args:
+            first_step: optimizer steps that were done and logged before; `batches` begins there.
+            min_tokens_per_sec: the least throughput, below which the run is given up.
+        """
 
     def on_gradient(self, name: str, hook: GradientHook) -> None:
         """Let `hook` replace the gradient of one parameter whenever backward computes it."""
@@ -242,8 +264,14 @@ class Instance(Protocol):
             SubjectRefused: the file is damaged, newer, incomplete, or of another run.
         """
 
-    def generate(self, prompt: Sequence[int], max_new_tokens: int) -> Generated:
-        """Continue `prompt` greedily, the way the generate command decodes."""
+    def generate(
+        self, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling | None = None
+    ) -> Generated:
+        """Continue `prompt` as the generate command does: greedily, unless `sampling` is given.
+
+        Raises:
+            SubjectRefused: the prompt is none, or too long.
+        """
 
 
 class Subject(Protocol):
@@ -342,6 +370,30 @@ class Subject(Protocol):
 
     def heldout_batches(self, dataset: Path, *, length: int, batch: int) -> Sequence[Batch]:
         """The held-out stream of a prepared dataset. Raises as `training_batches`."""
+
+    def share_of_heldout(
+        self, batches: Iterable[Batch], *, rank: int, world_size: int
+    ) -> Sequence[Batch]:
+        """What one rank of several goes through to evaluate `batches`.
+
+        A target that another rank scores does not count here.
+        """
+
+    def status_after_epoch(self, val_losses: Sequence[float], *, mode: str, vocab_size: int) -> str:
+        """Whether a run goes on after the held-out losses of its epochs so far.
+
+        Args:
+            mode: ``finetune`` or ``from-scratch``.
+
+        Returns:
+            ``OK``, or the status that the run ends with.
+        """
+
+    def operations_per_token(self, config: Configuration, length: int) -> float:
+        """Floating-point operations of a training step per target token, as utilisation counts."""
+
+    def peak_operations(self, card: str) -> float | None:
+        """Peak dense bfloat16 operations/s of a GPU by its driver's name; None if unknown."""
 
     def tokenizer(self, path: Path) -> TextCodec:
         """The tokenizer at `path`.

@@ -91,8 +91,23 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn.
+
+    Attributes:
+        temperature: logits are divided by it; above 0.
+        top_k: only the k most likely tokens can be drawn; None lets all.
+        seed: of the draws.
+    """
+
+    temperature: float
+    top_k: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Generated:
-    """A greedy continuation.
+    """A continuation.
 
     Attributes:
         ids: the new tokens.

@@ -31,7 +31,7 @@ from falsifiers.subject import (
     SubjectRefused,
     micro_batches,
 )
-from falsifiers.subject_parts import Generated, Moments, Provenance
+from falsifiers.subject_parts import Generated, Moments, Provenance, Sampling
 from falsifiers.weight_files import hugging_face_config
 
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ class TransformersInstance:
         steps: int,
         log: Path,
         before_step: Callable[[int], None] | None = None,
+        first_step: int = 0,
+        min_tokens_per_sec: float | None = None,
     ) -> RunResult:
         """See the protocol."""
         raise NotSupported("transformers models come without a training loop here")
@@ -159,7 +161,9 @@ class TransformersInstance:
         """See the protocol."""
         raise NotSupported("transformers reads no resumable APR file")
 
-    def generate(self, prompt: Sequence[int], max_new_tokens: int) -> Generated:
+    def generate(
+        self, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling | None = None
+    ) -> Generated:
         """See the protocol."""
         raise NotSupported("transformers' decoding is not under test here")
 
@@ -236,6 +240,22 @@ class TransformersSubject:
     def heldout_batches(self, dataset: Path, *, length: int, batch: int) -> Sequence[Batch]:
         """See the protocol."""
         raise NotSupported("transformers prepares no dataset")
+
+    def share_of_heldout(self, batches: Iterable[Batch], **ranks: int) -> Sequence[Batch]:
+        """See the protocol."""
+        raise NotSupported("the plain training step here is of one process")
+
+    def status_after_epoch(self, val_losses: Sequence[float], **options: Any) -> str:
+        """See the protocol."""
+        raise NotSupported("transformers models come without a training loop here")
+
+    def operations_per_token(self, config: Configuration, length: int) -> float:
+        """See the protocol."""
+        raise NotSupported("this subject tells no utilisation")
+
+    def peak_operations(self, card: str) -> float | None:
+        """See the protocol."""
+        raise NotSupported("this subject tells no utilisation")
 
     def tokenizer(self, path: Path) -> TextCodec:
         """See the protocol."""

@@ -227,3 +227,47 @@ class _LossOfMeans(InstanceWrapper):
 def loss_reported_as_mean_of_means(plant: Plant) -> None:
     """See the class."""
     wrap_instances(plant, _LossOfMeans)
+
+
+@defect(
+    "asked-gradients-stay",
+    kind=SOURCE,
+    imitates="a probe of gradients, in mid-training, without a zero_grad() behind it",
+    symptom="gradients of a batch that was only asked about are in the next step",
+    hidden="the step's loss is right, and the optimizer normalises its length",
+)
+def asked_gradients_stay(plant: Plant) -> None:
+    """Leave what was asked for where backward puts it."""
+
+    def make(original: Any) -> Any:
+        def asked(trainer: Any, batch: Any) -> Any:
+            loss, found = original(trainer, batch)
+            for name, gradient in found.items():
+                trainer.parameters[name].grad = gradient.clone()
+            plant.effect(bool(found))
+            return loss, found
+
+        return asked
+
+    plant.patch("trainer.trainer:PretrainTrainer.loss_and_gradients", make)
+
+
+class _AskedByTraining(InstanceWrapper):
+    def loss_and_gradients(self, batch: Any) -> Any:
+        """The right answer, for which a step of rate zero was taken."""
+        loss, found = self.inner.loss_and_gradients(batch)
+        self.plant.effect(True)
+        self.inner.train_step(batch, lr=0.0)
+        return loss, found
+
+
+@defect(
+    "asking-moves-the-moments",
+    kind=PROTOCOL,
+    imitates="gradients that are read off by a training step at rate zero",
+    symptom="no weight moves when gradients are asked for, and both moments do",
+    hidden="the gradients are right, and the weights untouched",
+)
+def asking_moves_the_moments(plant: Plant) -> None:
+    """See the class."""
+    wrap_instances(plant, _AskedByTraining)

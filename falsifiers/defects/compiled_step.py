@@ -9,7 +9,7 @@ from typing import Any
 from aprverify.planting import PROTOCOL, SOURCE, Plant, defect
 from falsifiers.defects.differs import differs
 from falsifiers.subject import EAGER, Configuration, Execution, micro_batches
-from falsifiers.wrapping import InstanceWrapper, SubjectWrapper
+from falsifiers.wrapping import InstanceWrapper, SubjectWrapper, wrap_instances
 
 
 @defect(
@@ -146,3 +146,48 @@ class _NormForgotten(InstanceWrapper):
 def compiled_step_forgets_a_norm(plant: Plant) -> None:
     """See the class."""
     plant.wrap_subject(lambda subject: _CompiledOnly(subject, plant, _NormForgotten))
+
+
+@defect(
+    "eager-is-compiled",
+    kind=SOURCE,
+    imitates="a flag with the meaning of its opposite: no_compile, passed on as compile",
+    symptom="what was asked for eager goes through the compiler",
+    hidden="results agree within rounding, and every check of eager code passes",
+)
+def eager_is_compiled(plant: Plant) -> None:
+    """Compile the layers of eager models, by a compiler that changes nothing."""
+
+    def make(original: Any) -> Any:
+        def prepare(model: Any, how: Any) -> None:
+            original(model, how)
+            plant.effect(not how.compiled)
+            if not how.compiled:
+                for layer in model.model.layers:
+                    layer.compile(backend="eager", dynamic=False)
+
+        return prepare
+
+    plant.patch("trainer.execution:prepare", make)
+
+
+class _HelperCompiled(InstanceWrapper):
+    def evaluate(self, batches: Any) -> float:
+        """The same loss, of batches that went through a compiled function."""
+        import torch
+
+        copy = torch.compile(torch.clone, backend="eager")
+        self.plant.effect(True)
+        return self.inner.evaluate([replace(batch, tokens=copy(batch.tokens)) for batch in batches])
+
+
+@defect(
+    "helper-compiled-in-eager",
+    kind=PROTOCOL,
+    imitates="a @torch.compile decorator, which no flag reaches",
+    symptom="an evaluation that was asked for eager compiles one of its helpers",
+    hidden="the loss is the same to the last bit",
+)
+def helper_compiled_in_eager(plant: Plant) -> None:
+    """See the class."""
+    wrap_instances(plant, _HelperCompiled)

@@ -15,10 +15,10 @@ _CACHED = "trainer.generate:cached_logits"
 
 
 class _PromptCutOff(InstanceWrapper):
-    def generate(self, prompt: Any, max_new_tokens: int) -> Any:
+    def generate(self, prompt: Any, max_new_tokens: int, *sampling: Any) -> Any:
         """A continuation of the prompt without its first token."""
         self.plant.effect(len(prompt) > 1)
-        return self.inner.generate(list(prompt)[1:], max_new_tokens)
+        return self.inner.generate(list(prompt)[1:], max_new_tokens, *sampling)
 
 
 @defect(
@@ -100,9 +100,9 @@ def decoding_does_not_see_itself(plant: Plant) -> None:
 
 
 class _EveryTokenLate(InstanceWrapper):
-    def generate(self, prompt: Any, max_new_tokens: int) -> Any:
+    def generate(self, prompt: Any, max_new_tokens: int, *sampling: Any) -> Any:
         """The same ids, 12 ms a token later; the reported rate is as before."""
-        made = self.inner.generate(prompt, max_new_tokens)
+        made = self.inner.generate(prompt, max_new_tokens, *sampling)
         self.plant.effect(bool(made.ids))
         time.sleep(0.012 * len(made.ids))
         return made
@@ -149,9 +149,9 @@ def graph_captured_for_every_token(plant: Plant) -> None:
 
 
 class _RepeatsItself(InstanceWrapper):
-    def generate(self, prompt: Any, max_new_tokens: int) -> Any:
+    def generate(self, prompt: Any, max_new_tokens: int, *sampling: Any) -> Any:
         """The prompt's last token, over and over."""
-        made = self.inner.generate(prompt, max_new_tokens)
+        made = self.inner.generate(prompt, max_new_tokens, *sampling)
         spoiled = [prompt[-1]] * len(made.ids)
         self.plant.effect(list(made.ids) != spoiled)
         return replace(made, ids=spoiled)

@@ -102,11 +102,11 @@ def negative_ids_count_from_the_end(plant: Plant) -> None:
 
 
 class _CutToFit(InstanceWrapper):
-    def generate(self, prompt: Any, max_new_tokens: int) -> Any:
+    def generate(self, prompt: Any, max_new_tokens: int, *sampling: Any) -> Any:
         """A continuation of as much of the prompt's end as fits."""
         room = self.inner.config["max_position_embeddings"] - max_new_tokens
         self.plant.effect(len(prompt) > room)
-        return self.inner.generate(list(prompt)[-room:], max_new_tokens)
+        return self.inner.generate(list(prompt)[-room:], max_new_tokens, *sampling)
 
 
 @defect(
@@ -122,9 +122,9 @@ def prompt_cut_to_fit(plant: Plant) -> None:
 
 
 class _PromptCounted(InstanceWrapper):
-    def generate(self, prompt: Any, max_new_tokens: int) -> Any:
+    def generate(self, prompt: Any, max_new_tokens: int, *sampling: Any) -> Any:
         """The same ids; the rate counts the prompt as decoded."""
-        made = self.inner.generate(prompt, max_new_tokens)
+        made = self.inner.generate(prompt, max_new_tokens, *sampling)
         if made.tokens_per_sec is None:
             return made
         factor = (len(prompt) + len(made.ids)) / (len(made.ids) - 1)

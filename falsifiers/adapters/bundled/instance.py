@@ -21,11 +21,11 @@ from falsifiers.subject import (
     StepMetrics,
     micro_batches,
 )
-from falsifiers.subject_parts import Generated, Moments, Provenance
+from falsifiers.subject_parts import Generated, Moments, Provenance, Sampling
 from trainer import generate, schedule
 from trainer import trainer as trainer_module
 from trainer.checkpoint import position, restore, writer
-from trainer.run import loop
+from trainer.run import guards, loop
 from trainer.run.gpu_sampler import GpuSampler
 
 if TYPE_CHECKING:
@@ -69,11 +69,13 @@ class BundledInstance:
 
     def logits(self, tokens: Tensor) -> Tensor:
         """See the protocol."""
-        return self._trainer.logits(tokens)
+        with refusals():
+            return self._trainer.logits(tokens)
 
     def loss_and_gradients(self, batch: Batch) -> tuple[float, Mapping[str, Tensor]]:
         """See the protocol."""
-        return self._trainer.loss_and_gradients(token_batch(batch))
+        with refusals():
+            return self._trainer.loss_and_gradients(token_batch(batch))
 
     def train_step(self, batch: Batch | Sequence[Batch], *, lr: float | None = None) -> StepMetrics:
         """See the protocol."""
@@ -105,11 +107,19 @@ class BundledInstance:
         steps: int,
         log: Path,
         before_step: Callable[[int], None] | None = None,
+        first_step: int = 0,
+        min_tokens_per_sec: float | None = None,
     ) -> RunResult:
-        """See the protocol."""
-        stream = (token_batch(batch) for batch in batches)
+        """See the protocol. The guard is asked once a step, as a session asks it."""
+        throughput = guards.ThroughputGuard(min_tokens_per_sec)
         outcome = loop.run_steps(
-            self._trainer, stream, steps=steps, log_path=log, before_step=before_step
+            self._trainer,
+            (token_batch(batch) for batch in batches),
+            steps=steps,
+            first_step=first_step,
+            log_path=log,
+            before_step=before_step,
+            on_metrics=lambda metrics: throughput.add(metrics.tokens_per_sec),
         )
         lines = log.read_text(encoding="utf-8").splitlines()
         return RunResult(outcome.status, outcome.message, [json.loads(line) for line in lines])
@@ -141,10 +151,13 @@ class BundledInstance:
             found = restore.restore(self._trainer, path, self._settings(provenance))
         return found.data_batch_idx
 
-    def generate(self, prompt: Sequence[int], max_new_tokens: int) -> Generated:
+    def generate(
+        self, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling | None = None
+    ) -> Generated:
         """See the protocol."""
+        how = None if sampling is None else generate.Sampling(**asdict(sampling))
         with refusals():
-            made = generate.generate(self._trainer.model, prompt, max_new_tokens)
+            made = generate.generate(self._trainer.model, prompt, max_new_tokens, how)
         return Generated(made.ids, made.tokens_per_second)
 
     def _settings(self, provenance: Provenance) -> position.RunSettings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +15,7 @@ from falsifiers.adapters.bundled.conversions import (
     model_config,
     plain_batch,
     refusals,
+    token_batch,
 )
 from falsifiers.adapters.bundled.instance import BundledInstance
 from falsifiers.adapters.bundled.operators import BundledOperators
@@ -23,7 +24,9 @@ from trainer import build, config, device, schedule, tokenizer
 from trainer import execution as execution_module
 from trainer import trainer as trainer_module
 from trainer.corpus import corpus
-from trainer.run import source
+from trainer.errors import TrainerError
+from trainer.parallel import parallelism, world
+from trainer.run import flops, guards, source
 from trainer.weights import architecture
 
 if TYPE_CHECKING:
@@ -158,6 +161,32 @@ class BundledSubject:
         with refusals():
             held_out = corpus.Corpus.open(dataset).heldout(seq_length=length, batch_size=batch)
             return [plain_batch(one) for one in held_out]
+
+    def share_of_heldout(
+        self, batches: Iterable[Batch], *, rank: int, world_size: int
+    ) -> Sequence[Batch]:
+        """See the protocol. A sequence is dealt out as one, anything else batch by batch."""
+        ranks = parallelism.SeveralRanks(world.World(rank, world_size))
+        given = map(token_batch, batches)
+        known = list(given) if isinstance(batches, Sequence) else given
+        return [plain_batch(batch) for batch in ranks.share_of(known)]
+
+    def status_after_epoch(self, val_losses: Sequence[float], *, mode: str, vocab_size: int) -> str:
+        """See the protocol. The guards in the order of a session."""
+        try:
+            guards.require_finite(len(val_losses) - 1, val_losses[-1])
+            guards.require_convergence(val_losses, mode, vocab_size)
+        except TrainerError as error:
+            return error.status
+        return "EARLY_STOP" if guards.stops_early(val_losses) else "OK"
+
+    def operations_per_token(self, config: Configuration, length: int) -> float:
+        """See the protocol."""
+        return flops.flops_per_token(model_config(config), length)
+
+    def peak_operations(self, card: str) -> float | None:
+        """See the protocol."""
+        return flops.peak_flops(card)
 
     def tokenizer(self, path: Path) -> TextCodec:
         """See the protocol."""
