@@ -54,9 +54,11 @@ def main() -> int:
         print(json.dumps(_one(*arguments.one, arguments.device, arguments.reduced)))
         return 0
     arguments.out.mkdir(parents=True, exist_ok=True)
-    rows = list(_rows(arguments))
-    (arguments.out / "localize.json").write_text(json.dumps(rows, indent=2) + "\n")
-    (arguments.out / "localize.md").write_text(_table(rows))
+    rows: list[dict[str, Any]] = []
+    for row in _rows(arguments):  # whoever stops this keeps what was measured
+        rows.append(row)
+        (arguments.out / "localize.json").write_text(json.dumps(rows, indent=2) + "\n")
+        (arguments.out / "localize.md").write_text(_table(rows))
     print(_table(rows))
     good = (r.get("right") and r["process_seconds"] <= MOST_SECONDS for r in rows)
     return 0 if all(good) else 1
