@@ -70,7 +70,9 @@ def falsify_resumed_log_is_the_uninterrupted_one(
     """
     from falsifiers.inputs import random_batch
     from falsifiers.subject_parts import Provenance
+    from falsifiers.training_state import small
 
+    configuration = small(configuration, case.vocabulary, case.layers)
     here = Provenance(dataset_sha256="5a" * 32, accumulation=1, seed=case.seed)
     batches = [random_batch(configuration, 2, 8, case.seed + n) for n in range(case.steps)]
     log, saved = tmp_path / "log", tmp_path / "saved.apr"
@@ -117,7 +119,9 @@ def falsify_least_throughput_ends_the_run(
 ) -> None:
     """A least throughput out of reach ends the run by its own status, one of nothing does not."""
     from falsifiers.inputs import random_batch
+    from falsifiers.training_state import small
 
+    configuration = small(configuration, case.vocabulary, case.layers)
     instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
     batches = [random_batch(configuration, 2, 8, case.seed)] * case.steps
     least = {"reached": case.next_to_nothing, "missed": case.out_of_reach}

@@ -16,7 +16,7 @@ from falsifiers.inputs import random_batch
 from falsifiers.reference import operators as oracle
 from falsifiers.reference import schedule
 from falsifiers.subject import Execution, NotSupported, SubjectRefused
-from falsifiers.subject_parts import Provenance
+from falsifiers.subject_parts import Provenance, Sampling
 from falsifiers.tiny_runs import dataset
 
 HERE = Provenance(dataset_sha256="d" * 64, accumulation=3)
@@ -177,3 +177,37 @@ def test_several_processes_run_under_torchrun(subject: BundledSubject) -> None:
     one, two = subject.command("devices"), subject.command("devices", processes=2)
     assert two[-len(one[1:]) :] == one[1:]
     assert "torch.distributed.run" in two and two[two.index("--nproc-per-node") + 1] == "2"
+
+
+def test_a_held_out_set_is_dealt_out_as_it_comes(subject: BundledSubject, loaded: Any) -> None:
+    """Batch by batch or known in advance: places 1 and 3 of three, and one that counts nothing."""
+    config = loaded.configurations["tiny-llama"]
+    batches = [random_batch(config, 1, 4, seed) for seed in range(3)]
+    for given in (lambda: batches, lambda: iter(batches)):
+        first, second = (
+            subject.share_of_heldout(given(), rank=rank, world_size=2) for rank in range(2)
+        )
+        assert [batch.targets for batch in (*first, *second)] == [4, 4, 4, 0]
+        assert torch.equal(first[1].tokens, batches[2].tokens)
+
+
+def test_held_out_losses_decide_as_in_a_session(subject: BundledSubject) -> None:
+    """Each ending by its own status, the worst one first."""
+
+    def status(*losses: float, mode: str = "finetune") -> str:
+        return subject.status_after_epoch(losses, mode=mode, vocab_size=1000)
+
+    assert [status(3.0), status(3.0, 2.0), status(3.0, 6.1)] == ["OK", "OK", "DIVERGENCE"]
+    assert [status(13.0), status(13.0, mode="from-scratch")] == ["DIVERGENCE", "OK"]
+    assert status(3.0, 2.0, 2.1, 2.2) == "EARLY_STOP"
+    assert status(3.0, float("nan")) == "NUMERICAL_INSTABILITY"
+
+
+def test_a_draw_goes_by_what_was_asked_for(subject: BundledSubject, loaded: Any) -> None:
+    """None decodes greedily; temperature, k and seed reach the trainer."""
+    config = loaded.configurations["tiny-llama"]
+    instance = subject.build(config, device="cpu", dtype="float32", seed=0)
+    greedy = instance.generate([1, 2], 8).ids
+    assert instance.generate([1, 2], 8, Sampling(2.0, top_k=1)).ids == greedy
+    texts = {tuple(instance.generate([1, 2], 8, Sampling(2.0, seed=seed)).ids) for seed in range(3)}
+    assert len(texts) == 3 and tuple(greedy) not in texts
