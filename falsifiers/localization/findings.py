@@ -47,7 +47,7 @@ class Finding:
     """One thing that left its bound.
 
     Attributes:
-        phase: ``parameters``, ``forward``, ``result``, ``backward``, ``optimizer`` …
+        phase: ``parameters``, ``buffers``, ``forward``, ``result``, ``backward``, ``optimizer`` …
         where: the operator, parameter or quantity.
         tensor: which tensor of it.
         times_bound: its error in units of the bound; infinite for what is simply not there.
@@ -77,7 +77,8 @@ class Finding:
         if not math.isfinite(self.times_bound):
             return f"{self.where}: {self.fault} ({self.tensor}{given})"
         size = f"{self.times_bound:.3g} × bound"
-        return f"{self.where}: {self.fault} ({self.tensor}: error {size}{given})"
+        error = "max error" if self.phase == "buffers" else "error"
+        return f"{self.where}: {self.fault} ({self.tensor}: {error} {size}{given})"
 
 
 def trusted(finding: Finding) -> bool:

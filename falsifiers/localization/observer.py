@@ -7,7 +7,7 @@ Every look happens when the call is made, since weights move on afterwards.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from falsifiers.localization.findings import Bounds, Look, trusted
+from falsifiers.localization.buffers import buffers_of, judge_buffers
+from falsifiers.localization.findings import Bounds, Finding, Look, trusted
 from falsifiers.localization.initial import file_weights, judge_parameters
 from falsifiers.localization.lone_operators import ObservedOperators
 from falsifiers.localization.ranks import TwinStep, judge_ranks
+from falsifiers.localization.repeats import Life, identity, judge_repeats
 from falsifiers.localization.results import judge_evaluation, judge_gradients, judge_logits
 from falsifiers.localization.run_pair import compare_runs
 from falsifiers.localization.steps import Hyper, Micro, State, Step, judge_step
@@ -31,14 +33,17 @@ from falsifiers.subject import (
     Execution,
     NotSupported,
     OperatorRecord,
+    RunResult,
     StepMetrics,
     micro_batches,
 )
-from falsifiers.subject_parts import Moments
+from falsifiers.subject_parts import Generated, Moments
 
 _TRACES = 6
 """Traces of one session: each recomputes a model in float64, and a falsifier may call hundreds."""
 _STEPS = 12
+_REPEATED = 12_000_000_000
+"""Bytes of each instance's state that are digested, to tell repetitions of one seed apart."""
 
 
 @dataclass
@@ -55,6 +60,9 @@ class Observer:
         ranks: the most processes that a command was asked for with.
         directories: of finished runs that the falsifier asked for.
         twin: steps of one process that took a micro-batch of each rank.
+        tables: buffers that are wrong, by place, that nobody was seen to read, and
+        acquitted: those whose reader was right by its bound.
+        lives: of instances that were to be deterministic.
     """
 
     bounds: Bounds
@@ -69,6 +77,9 @@ class Observer:
     ranks: int = 1
     directories: list[Path] = field(default_factory=list)
     twin: list[TwinStep] = field(default_factory=list)
+    tables: dict[str, Finding] = field(default_factory=dict)
+    acquitted: dict[str, Finding] = field(default_factory=dict)
+    lives: list[Life] = field(default_factory=list)
 
     @property
     def settled(self) -> bool:
@@ -87,6 +98,22 @@ class Observer:
             self.look.points = look.points  # the picture is that of the look that found it
         self.look.findings += found
 
+    def take_buffers(self, found: Sequence[Finding], call: str) -> None:
+        """Keep wrong tables aside until it is seen whether they do any harm."""
+        self.looks += bool(found)
+        for finding in found:
+            self.tables.setdefault(finding.where, replace(finding, seen_in=call))
+
+    def take_read(self, look: Look, records: Sequence[OperatorRecord], call: str) -> None:
+        """Keep what a trace showed, behind the tables that its rotations got wrong results from."""
+        rotations = {record.name for record in records if record.kind == "rope"}
+        if any(f.phase == "forward" and f.where in rotations for f in look.findings):
+            look.findings[:0] = self.tables.values()
+            self.tables.clear()
+        elif rotations:
+            self.acquitted.update(self.tables)
+        self.take(look, call)
+
     def finish(self) -> None:
         """Judge what still waits for its gradients; then doubtful findings come last."""
         for operators in self.operators:
@@ -95,7 +122,20 @@ class Observer:
             self._judge_runs()
         except (OSError, ValueError, KeyError) as error:
             self.notes[f"run directories were not compared: {error}"[:200]] = None
+        if not self.settled and (parted := list(judge_repeats(self.lives))):
+            self.take(Look(parted), "a second run of the same seed")
         self.look.findings.sort(key=lambda finding: not trusted(finding))
+        self._place_buffers()
+
+    def _place_buffers(self) -> None:
+        """Tables that nobody was seen to read come first; others only where nothing else is."""
+        unread = [f for where, f in self.tables.items() if where not in self.acquitted]
+        self.look.findings[:0] = unread
+        if not self.look.findings:
+            self.look.findings += self.acquitted.values()
+        else:
+            for finding in self.acquitted.values():
+                self.notes[f"what reads it is within its bound, but {finding.sentence}"] = None
 
     def _judge_runs(self) -> None:
         """Runs of several ranks against their twin, and runs of one identity with each other."""
@@ -124,7 +164,10 @@ class ObservedSubject:
         """See the protocol."""
         built = self._inner.build(config, **options)
         self._configured(built.config, config)
-        return ObservedInstance(built, config, options["dtype"], self._observer)
+        instance = ObservedInstance(built, config, options["dtype"], self._observer)
+        if options.get("execution", EAGER).deterministic:
+            instance.live(Life(identity(config, options)))
+        return instance
 
     def build_pretrain(self, **options: Any) -> ObservedInstance:
         """See the protocol."""
@@ -173,13 +216,34 @@ class ObservedInstance:
         self._passes: dict[str, list[Tensor]] | None = None
         self._looking = False
         self._records: Sequence[OperatorRecord] = ()
+        self._life: Life | None = None
+        self._digested = 0
         observer.layers = asked["num_layers"]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
+    def live(self, life: Life) -> None:
+        """Keep what this instance is given and holds, to be compared with others of its kind."""
+        if self._affordable(tensors=1):
+            life.began(self._weights())
+            self._life = life
+            self._observer.lives.append(life)
+
+    def _affordable(self, *, tensors: int) -> bool:
+        """Whether so many tensors for each parameter can still be digested."""
+        held = sum(p.numel() * p.element_size() for p in self._inner.parameters().values())
+        self._digested += tensors * held
+        if self._digested <= _REPEATED:
+            return True
+        self._observer.notes["too large to compare all steps of equal runs bit by bit"] = None
+        self._life = None
+        return False
+
     def set_parameters(self, values: Mapping[str, Tensor]) -> None:
         """See the protocol; what is set must be there afterwards."""
+        if self._life is not None:
+            self._life.given(values)
         self._inner.set_parameters(values)
         self._version += 1
         held = self._inner.parameters()
@@ -238,6 +302,7 @@ class ObservedInstance:
     def on_gradient(self, name: str, hook: Any) -> None:
         """See the protocol. A hook may count its calls, so ours do not reach it."""
         self._imposed.add(name)
+        self._treated_alone()
 
         def watched(gradient: Tensor) -> Tensor:
             if self._looking:
@@ -253,6 +318,7 @@ class ObservedInstance:
         """See the protocol."""
         records: Sequence[OperatorRecord] = self._inner.trace(batch)
         if not self._observer.settled:
+            self._look_at_buffers("trace")
             self._judge(records, batch, "trace")
         return records
 
@@ -269,6 +335,9 @@ class ObservedInstance:
         self._passes = {} if self._imposed and known else None
         metrics: StepMetrics = self._inner.train_step(batch, lr=lr)
         self._version += 1
+        if self._life is not None and self._affordable(tensors=3):  # with both moments
+            moments, weights = self._optimizer_state(), self._weights()
+            self._life.stepped(batches, lr, metrics, moments, weights)
         if before is not None and micros is not None:
             self._observer.steps += 1
             with self._judging("train_step"):
@@ -284,7 +353,22 @@ class ObservedInstance:
     def load_checkpoint(self, path: Path, provenance: Any) -> int:
         """See the protocol."""
         self._version += 1
+        self._treated_alone()
         return int(self._inner.load_checkpoint(path, provenance))
+
+    def run(self, batches: Iterable[Batch], **options: Any) -> RunResult:
+        """See the protocol. What its steps compute is not watched; what they start from is."""
+        self._look_at_buffers("run")
+        self._treated_alone()
+        result: RunResult = self._inner.run(batches, **options)
+        self._version += 1
+        return result
+
+    def generate(self, prompt: Sequence[int], max_new_tokens: int) -> Generated:
+        """See the protocol."""
+        self._look_at_buffers("generate")
+        made: Generated = self._inner.generate(prompt, max_new_tokens)
+        return made
 
     def _trace(self, batch: Batch, call: str) -> bool:
         """Trace these inputs unless that was done; whether the call is to be judged too."""
@@ -295,9 +379,12 @@ class ObservedInstance:
         self._seen.add(key)
         observer.traces += 1
         self._records = ()
+        self._look_at_buffers(call)
         with self._judging(call):
             # A copy: what one path does to its buffers must not reach the next.
             self._records = self._inner.trace(batch)
+            if self._life is not None:
+                self._life.traced(batch, self._records)
             self._judge(self._records, batch, call)
         return not observer.settled
 
@@ -307,7 +394,19 @@ class ObservedInstance:
                 records, batch.to(self._inner.device), self._asked, self._dtype,
                 self._inner.parameters(), self._observer.bounds,
             )  # fmt: skip
-            self._observer.take(look, call)
+            self._observer.take_read(look, records, call)
+
+    def _treated_alone(self) -> None:
+        if self._life is not None:
+            self._life.went_its_own_way()
+
+    def _look_at_buffers(self, call: str) -> None:
+        if not self._observer.settled:
+            with self._judging(call):
+                found = judge_buffers(
+                    buffers_of(self._inner), self._asked, self._observer.bounds.eager
+                )
+                self._observer.take_buffers(found, call)
 
     def _weights(self) -> dict[str, Tensor]:
         return {n: p.detach() for n, p in self._inner.parameters().items()}
