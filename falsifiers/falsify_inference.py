@@ -160,6 +160,6 @@ def _alike_everywhere(
     # The k likeliest are a gap apart and nowhere near each other by id; all others are alike.
     places = (torch.arange(case.vocabulary) * 5 % case.vocabulary).clamp(max=case.top_k)
     head = values["lm_head.weight"]
-    head[:] = (-case.gap * places / head.shape[1])[:, None]
+    head[:] = (case.gap * (case.top_k - places) / head.shape[1])[:, None]
     instance.set_parameters(values)
     return instance, instance.logits(torch.zeros(1, 1, dtype=torch.int64))[0, 0].double()
