@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from aprverify.evidence import verdict
-from aprverify.evidence.crosses import Cross
+from aprverify.evidence.crosses import Column, Cross
 from aprverify.evidence.reader import read_run
 from aprverify.evidence.records import Run
 from aprverify.matrix.reach import replaced, watched
+from aprverify.matrix.selection import fitting
 from aprverify.matrix.steps import CountingSubject, Steps
 from aprverify.planting import SOURCE, Plant, defect
 from tests.conftest import Toy, build_toy, contract, falsification
@@ -170,6 +171,38 @@ def test_no_time_tries_nothing_and_says_so(tmp_path: Path) -> None:
     done, run = _teeth(_toy(tmp_path / "p"), "--budget", "0.001")
     assert run.matrix is not None
     assert run.matrix.untried and f"{run.matrix.untried} pairs were not tried" in done.stdout
+
+
+def _columns(*seconds: float) -> list[Column]:
+    return [Column(f"T-{i}", "case", each) for i, each in enumerate(seconds)]
+
+
+@pytest.mark.parametrize(
+    ("time", "kept"),
+    [(100.0, "T-0 T-1 T-2"), (7.0, "T-0 T-2"), (2.0, "T-0 T-2"), (1.0, "T-2"), (0.0, "")],
+)
+def test_where_time_is_short_the_dearest_columns_are_left_out(time: float, kept: str) -> None:
+    """Whole columns, by what their pairs take that are planted; the others keep their order."""
+    columns = _columns(0.05, 0.09, 0.01)
+    never = {f"defect-{i}": {columns[0].key} for i in range(40)}
+    # Of 60 defects, 20 meet the first column: (0.05 + 0.004) · 20 = 1.1 s; then 5.6 s and 0.84 s.
+    assert " ".join(c.test for c in fitting(columns, never, 60, time)) == kept
+
+
+def test_a_default_matrix_on_a_slow_machine_comes_to_its_end(
+    tmp_path: Path,
+) -> None:
+    """It says which falsifiers it had no time for; nothing is planned that is not tried."""
+    toy = _toy(tmp_path / "p")
+    toy.process("-m", "aprverify", "--suite", "toy", "teeth", "-n", "1", "--run-dir", "whole")
+    slow = "import sys; from aprverify.commands import teeth; teeth._BUDGET = 0.0\n"
+    slow += "from aprverify.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = ("teeth", "-n", "1", "--reuse", "whole", "--run-dir", "short")
+    done = toy.process("-c", slow, "--suite", "toy", *words)
+    run = read_run(toy.root / "short")
+    assert run.matrix is not None and not run.matrix.columns and not run.matrix.untried
+    assert "time is short" in run.matrix.left_out["FALSIFY-TOY-001"]
+    assert "left out, the dearest: 0 s are left" in done.stdout
 
 
 def test_a_run_about_other_files_is_not_reused(tmp_path: Path) -> None:

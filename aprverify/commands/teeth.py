@@ -29,7 +29,7 @@ from aprverify.evidence.refusals import EvidenceRefused
 from aprverify.gate.checkout import open_checkout, present_source_ids
 from aprverify.gpus import visible_gpus
 from aprverify.matrix.pool import Command, Pool
-from aprverify.matrix.selection import Lot, columns_of, cost, lots_of
+from aprverify.matrix.selection import Lot, columns_of, cost, fitting, lots_of
 from aprverify.plugin.lanes import workers_asked_for
 from aprverify.plugin.state import state_of_worker
 from aprverify.suite import Suite
@@ -37,6 +37,8 @@ from aprverify.views.beside import REPORT_FILE, files_of_run, write_files
 
 _USAGE = 2
 _BUDGET = 600.0
+_PLANNED = 0.8
+"""The share of the time left that is planned for: defects make some falsifiers slower."""
 _TOLD_EVERY = 20.0
 _FALSIFIER_LIMIT = 20.0
 _FULL_LIMIT = 600.0
@@ -71,7 +73,8 @@ def add_parser(subparsers: Any) -> None:
         "--budget",
         type=float,
         metavar="SECONDS",
-        help=f"begin nothing after so long (default: {_BUDGET:.0f}; with --full no end)",
+        help=f"begin nothing after so long (default: plan what fits into {_BUDGET:.0f}; "
+        "with --full no end)",
     )
     parser.add_argument(
         "--run-dir", type=Path, metavar="DIR", help="new folder (default: evidence/local/TIME)"
@@ -179,6 +182,7 @@ class _Crossing:
         try:
             environment = pool.environment()
             columns, never = self._watch(pool, found, left_out)
+            columns = self._affordable(columns, never, left_out)
             pairs = {
                 defect: [c for c in columns if c.key not in never.get(defect, ())]
                 for defect in self._state.defects
@@ -228,6 +232,24 @@ class _Crossing:
             for defect in (*unplanted, *told["passed_on"]):
                 never.setdefault(defect, set()).add(column.key)
         return columns, never
+
+    def _affordable(
+        self, columns: Sequence[Column], never: Mapping[str, set[str]], left_out: dict[str, str]
+    ) -> list[Column]:
+        """The columns for which a default matrix has time. A budget that was asked for cuts it."""
+        if self._args.full or self._args.budget is not None:
+            return list(columns)
+        rest = max(0.0, self._begun + _BUDGET - time.monotonic())
+        kept = fitting(
+            columns, never, len(self._state.defects), rest * _PLANNED * self._command.workers
+        )
+        for column in columns:
+            if column not in kept:
+                left_out[column.test] = f"takes {column.seconds:.2g} s, and time is short"
+        if dropped := len(columns) - len(kept):
+            said = f"{count(dropped, 'falsifier')} left out, the dearest: {rest:.0f} s are left"
+            print(f"\n{said} of {_BUDGET:.0f} (--full crosses all, --reuse saves time)")
+        return kept
 
     def _announce(
         self, columns: Sequence[Column], pairs: Mapping[str, Sequence[Column]], estimated: float

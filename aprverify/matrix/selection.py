@@ -2,13 +2,15 @@
 
 A falsifier is a column under one case: of those that held on the device, the one that took least.
 It is *cheap* if it took less than `CHEAP` seconds and runs eagerly: compiled code would be made
-anew under each defect. Others are columns only of a full matrix.
+anew under each defect. Others are columns only of a full matrix. Where a default matrix would not
+come to its end in time, the dearest of the cheap are left out as well, whole columns each.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from aprverify.contract.model import Contract
@@ -106,6 +108,27 @@ def cost(pairs: Mapping[str, Sequence[Column]], workers: int) -> float:
     """Seconds that crossing will take, if defects make nothing slower."""
     each = (column.seconds + OVERHEAD for columns in pairs.values() for column in columns)
     return sum(each) / workers
+
+
+def fitting(
+    columns: Sequence[Column], never: Mapping[str, Set[str]], defects: int, processor_seconds: float
+) -> list[Column]:
+    """The cheapest columns that can be crossed in so much time, in their own order.
+
+    Args:
+        columns: with the seconds that their clean runs took just now.
+        never: for each defect, the keys of the columns that never meet it.
+        defects: how many there are.
+        processor_seconds: of all workers together.
+    """
+    spared = Counter(key for keys in never.values() for key in keys)
+    kept: set[str] = set()
+    for column in sorted(columns, key=lambda column: column.seconds):
+        processor_seconds -= (column.seconds + OVERHEAD) * (defects - spared[column.key])
+        if processor_seconds < 0:
+            break
+        kept.add(column.key)
+    return [column for column in columns if column.key in kept]
 
 
 def _band(seconds: float) -> int:

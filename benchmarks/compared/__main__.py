@@ -3,8 +3,9 @@
     python -m benchmarks.compared run --out benchmarks/results/compared-DATE [--only ID …]
     python -m benchmarks.compared report DIR [--page docs/compared.md]
 
-DIR receives ``compared.json`` and ``compared.md``. Expect a quarter of an hour on
-two idle cores, an estimate from 52 defects.
+DIR receives ``compared.json`` and ``compared.md``. Expect half an hour on two cores. A defect under
+one check may take ten minutes and 6 GiB with all that it starts; it is then ended, counted as
+*exceeded*, and the next check is tried.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from aprverify.environment import describe_commit, describe_environment
 from aprverify.planting import load_defects
 from benchmarks.compared.bands import LEVEL, Bands
 from benchmarks.compared.committed import newest_cpu_evidence
+from benchmarks.compared.limits import Limits
 from benchmarks.compared.report import page, table
 from benchmarks.compared.workers import Line, Work, work_through
 from falsifiers.suite import SUITE
@@ -116,6 +118,7 @@ def compare(defects: Sequence[str], workers: int, budget: float) -> dict[str, An
                 "planted": observer["seed"],
             },
             "level": LEVEL,
+            "limits": asdict(Limits()),
             "evidence": {
                 name: value for name, value in asdict(evidence).items() if name != "verdicts"
             },

@@ -19,7 +19,7 @@ COLUMNS = {
     "loss": "loss curve",
     "norm": "gradient norm",
 }
-_WORDS = {"caught": "**caught**", "missed": "missed", "unreached": "·", "broken": "broken"}
+_WORDS = {"caught": "**caught**", "missed": "missed", "unreached": "·"}
 _NOT_SHOWN = (
     "**Not shown:** what these checks would do on models of real size, on a GPU or over several "
     "processes; and no unbiased rate for anybody: the defects are our own list, most were written "
@@ -93,7 +93,8 @@ def table(results: Results) -> str:
         f"| --- | --- | --- |{' --- |' * len(COLUMNS)} --- |",
     ]
     for entry in results["defects"]:
-        words = [_WORDS[_outcome(entry, column)] for column in COLUMNS]
+        outcomes = [_outcome(entry, column) for column in COLUMNS]
+        words = [_WORDS.get(outcome, outcome) for outcome in outcomes]
         by = next(
             (f"{COLUMNS[c]}: {_by(entry, c)}".rstrip(": ") for c in COLUMNS if _caught(entry, c)),
             "",
@@ -185,9 +186,12 @@ def _totals(entries: Sequence[Entry]) -> list[str]:
     return lines
 
 
+_WORST_FIRST = ("broken", "caught", "exceeded", "missed", "unreached")
+
+
 def _union(entry: Entry) -> str:
     found = {_outcome(entry, column) for column in COLUMNS}
-    return next(w for w in ("broken", "caught", "missed", "unreached") if w in found)
+    return next(w for w in _WORST_FIRST if w in found)
 
 
 def _total(entries: Sequence[Entry], title: str, outcome: Callable[[Entry], str]) -> str:
@@ -208,6 +212,19 @@ def _reading(entries: Sequence[Entry]) -> str:
         f"{nowhere} defects were in force under none of the five (they need a GPU, several "
         "processes, a file that is damaged, a command line that is wrong, …); "
         f"{broken} crashed a process or left something behind and count for nobody."
+        + _ended(entries)
+    )
+
+
+def _ended(entries: Sequence[Entry]) -> str:
+    found = {e["id"]: [c for c in COLUMNS if _outcome(e, c) == "exceeded"] for e in entries}
+    found = {name: columns for name, columns in found.items() if columns}
+    if not found:
+        return ""
+    return (
+        f" Trials of {len(found)} were ended from outside, because they went on for too long or "
+        "took too much memory: *exceeded* counts as neither caught, missed nor out of reach, but "
+        f"the defect counts among all ({', '.join(f'`{name}`' for name in found)})."
     )
 
 
@@ -269,7 +286,11 @@ def _alarms_and_cost(results: Results) -> list[str]:
             alarms = sum(line["findings"][column]["outcome"] == "caught" for line in clean)
             runs = len(clean)
         alone = _median([line["findings"][column]["seconds"] for line in clean])
-        times = [e["findings"][column]["seconds"] for e in entries if "findings" in e]
+        times = [
+            e["findings"][column]["seconds"]
+            for e in entries
+            if _outcome(e, column) not in ("broken", "exceeded")
+        ]
         spent = "not kept" if None in times else f"{sum(times):.0f}"
         lines.append(f"| {title} | {_share(alarms, runs)} | {alone:.1f} | {spent} |")
     ours = sum(entry["ours"]["seconds"] for entry in entries)

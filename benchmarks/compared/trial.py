@@ -20,7 +20,7 @@ from falsifiers.adapters.bundled import BundledSubject
 from falsifiers.subject import Subject
 from falsifiers.suite import SUITE
 
-CAUGHT, MISSED, UNREACHED = "caught", "missed", "unreached"
+CAUGHT, MISSED, UNREACHED, EXCEEDED = "caught", "missed", "unreached", "exceeded"
 LOSS, NORM = "loss", "norm"
 LIMIT = 300
 """Seconds after which a check that hangs under a defect is ended; that is noticed by anybody."""
@@ -32,14 +32,15 @@ class Finding:
 
     Attributes:
         outcome: caught; missed, though it was in force while the check ran; unreached, because it
-            was not.
-        by: the first test or number that showed it, and what it showed.
-        seconds: processor time that the check took; on a busy machine the clock says more.
+            was not; exceeded, because the trial was ended at a limit from outside.
+        by: the first test or number that showed it, and what it showed, or the limit.
+        seconds: processor time that the check took; on a busy machine the clock says more. None
+            where the trial was ended.
     """
 
     outcome: str
     by: str
-    seconds: float
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,17 @@ class Watch:
     norms: Bands
 
 
-def try_defect(defect: Defect, observer: Watch) -> dict[str, Finding]:
-    """What each check sees of `defect`, by check."""
-    found = {check.id: tested(defect, check) for check in CHECKS}
-    return found | _watched(defect, observer)
+Trial = Callable[[], dict[str, Finding]]
+
+
+def trials(defect: Defect, observer: Watch) -> dict[tuple[str, ...], Trial]:
+    """What shows what the checks see of `defect`, by the checks that it shows that of."""
+
+    def of(check: Check) -> Trial:
+        return lambda: {check.id: tested(defect, check)}
+
+    found: dict[tuple[str, ...], Trial] = {(check.id,): of(check) for check in CHECKS}
+    return {**found, (LOSS, NORM): lambda: _watched(defect, observer)}
 
 
 def try_clean(observer: Watch) -> dict[str, Finding]:

@@ -20,7 +20,7 @@ from aprverify.planting import call_by_name, load_defects
 from benchmarks.compared.bands import Bands, loss_numbers, norm_numbers
 from benchmarks.compared.curves import watch
 from benchmarks.compared.hf_modeling import record_golden_values
-from benchmarks.compared.trial import Watch, as_json, try_clean, try_defect
+from benchmarks.compared.trial import Watch, as_json, trials, try_clean
 from benchmarks.compared.workers import LEFT_BEHIND
 from falsifiers.adapters.bundled import BundledSubject
 from falsifiers.suite import SUITE
@@ -39,28 +39,33 @@ def main() -> int:
 
         if order["what"] == "watch":
             for item in order["items"]:
-                answer(item, **_clean_numbers(int(item)))
+                answer(item, **_clean_numbers(int(item)), over=True)
             return 0
         observer = observer_of(order["observer"])
         if order["what"] == "clean":
             for item in order["items"]:
-                answer(item, findings=as_json(try_clean(_seeded(observer, int(item)))))
+                findings = as_json(try_clean(_seeded(observer, int(item))))
+                answer(item, findings=findings, over=True)
             return 0
-        return _defects(order["items"], order["until"], observer, answer)
+        return _defects(order, observer, answer)
 
 
-def _defects(items: list[str], until: float, observer: Watch, answer: Any) -> int:
+def _defects(order: Mapping[str, Any], observer: Watch, answer: Any) -> int:
+    """Answer with each trial as it begins, with what it found, and when a defect is done with."""
     defects = load_defects(SUITE)
     clean = call_by_name(SUITE.canary)
     record_golden_values()  # while nothing is planted; all other expected values are others'
-    for item in items:
-        if time.time() > until:
+    for item in order["items"]:
+        if time.time() > order["until"]:
             break
-        findings = as_json(try_defect(defects[item], observer))
+        for checks, trial in trials(defects[item], observer).items():
+            if not set(checks) & set(order["done"].get(item, ())):
+                answer(item, begun=checks)
+                answer(item, findings=as_json(trial()))
         if call_by_name(SUITE.canary) != clean:
-            answer(item, findings=findings, broken="the defect left something behind")
+            answer(item, broken="the defect left something behind", over=True)
             return LEFT_BEHIND
-        answer(item, findings=findings)
+        answer(item, over=True)
     return 0
 
 

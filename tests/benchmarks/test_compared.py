@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from benchmarks.compared.bands import Bands, loss_numbers, spike, student_quanti
 from benchmarks.compared.checks import Check, Test
 from benchmarks.compared.comparing import Red, liger_close, torch_close, within
 from benchmarks.compared.curves import Curve
+from benchmarks.compared.limits import Limits, run_limited
 from benchmarks.compared.report import page, table
 from benchmarks.compared.wilson import wilson
 from benchmarks.compared.workers import Line, Work, work_through
@@ -171,10 +175,11 @@ def test_a_test_that_raises_is_red_and_a_dear_one_waits_for_the_cheap(
     assert (found.outcome, found.by) == ("unreached", "")
 
 
-def _dying(dies_at: str) -> Callable[..., tuple[list[Line], int]]:
-    def process(work: Work, items: list[str], told: object) -> tuple[list[Line], int]:
+def _dying(dies_at: str) -> Callable[..., tuple[list[Line], int, str]]:
+    def process(work: Work, items: list[str], begun: Line) -> tuple[list[Line], int, str]:
         done = items[: items.index(dies_at)] if dies_at in items else items
-        return [{"item": item} for item in done], 0 if done == items else -9
+        code = 0 if done == items else -9
+        return [{"item": item, "over": True} for item in done], code, ""
 
     return process
 
@@ -193,6 +198,100 @@ def test_a_defect_that_kills_its_process_is_broken_and_the_rest_goes_on(
         None,
         None,
     ]
+
+
+_SLEEPING_WORKER = """
+import sys, time
+from aprverify.planting import PROTOCOL, Defect, load_defects
+from benchmarks.compared import trial, worker
+from benchmarks.compared.checks import Check
+from benchmarks.compared.liger_operators import swiglu
+from falsifiers.suite import SUITE
+
+def sleeps(plant):
+    def wrap(subject):
+        plant.effect(True)
+        time.sleep(600)
+    plant.wrap_subject(wrap)
+
+real = load_defects(SUITE)["gelu-for-silu"]
+sleeper = Defect(**{**vars(real), "id": "sleeps", "kind": PROTOCOL, "plant": sleeps})
+checks = (Check("liger", "", {"swiglu": swiglu}), Check("trainer", "", {"swiglu": swiglu}))
+trial.CHECKS = checks
+clean_trials = trial.trials
+
+def few(defect, observer):
+    found = clean_trials(defect, observer)
+    if defect.id == "sleeps":  # caught by the first check, asleep under the second
+        found["liger",] = lambda: {"liger": trial.Finding("caught", "swiglu: ", 0.1)}
+    return {key: found[key] for key in (("liger",), ("trainer",))}
+
+worker.trials, worker.record_golden_values = few, lambda: None
+worker.load_defects = lambda suite: {"sleeps": sleeper, "gelu-for-silu": real}
+sys.exit(worker.main())
+"""
+
+
+def test_a_defect_that_sleeps_is_ended_and_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What the checks before it found is kept, and the next defect is tried."""
+    script = tmp_path / "worker.py"
+    script.write_text(_SLEEPING_WORKER)
+    monkeypatch.setattr(workers, "_WORKER", (str(script),))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    observer = {"seed": 1, "endings": {}, "losses": {}, "norms": {}}
+    work = Work("defect", observer, limits=Limits(seconds=15.0))  # three of them start torch
+    told: list[Line] = []
+    lines = work_through(work, ["sleeps", "gelu-for-silu"], 1, told.append)
+    assert lines == told
+    hung, other = lines
+    assert hung["findings"]["liger"]["outcome"] == "caught"
+    assert hung["findings"]["trainer"] == {
+        "outcome": "exceeded",
+        "by": "more than 15 s",
+        "seconds": None,
+    }
+    assert {f["outcome"] for f in other["findings"].values()} == {"caught"}
+    assert all("broken" not in line for line in lines)
+
+
+def test_all_that_an_ended_process_started_is_ended_and_counted(tmp_path: Path) -> None:
+    """Its children's memory is its own, and none of them is left."""
+    child = (
+        "import sys, time; held = bytearray(300_000_000); open(sys.argv[1], 'w'); time.sleep(60)"
+    )
+    parent = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    argv = [sys.executable, "-c", parent, child, str(tmp_path / "started")]
+    code, exceeded = run_limited(argv, os.environ, tmp_path / "answers", Limits(60.0, 0.25))
+    assert (code, exceeded) == (-signal.SIGKILL, "more than 0.25 GiB")
+    running = (path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline"))
+    assert not any(str(tmp_path).encode() in line for line in running)
+
+
+def test_a_trial_may_take_long_if_the_last_answer_is_recent(tmp_path: Path) -> None:
+    """The limit is one of each answer and not of the process."""
+    talking = (
+        "import sys, time\n"
+        "for _ in range(5): time.sleep(0.4); print('x', file=open(sys.argv[1], 'a'))"
+    )
+    answers = tmp_path / "answers"
+    argv = [sys.executable, "-c", talking, str(answers)]
+    assert run_limited(argv, os.environ, answers, Limits(seconds=1.5)) == (0, "")
+
+
+def test_what_exceeded_a_limit_is_neither_caught_nor_missed(results: dict[str, Any]) -> None:
+    """It has its own word in the table, and a sentence on the page that names it."""
+    chosen = next(e for e in results["defects"] if e["id"] == "one-operator-off")
+    ended = {"outcome": "exceeded", "by": "more than 600 s", "seconds": None}
+    findings = {**dict.fromkeys(chosen["findings"], chosen["findings"]["norm"]), "trainer": ended}
+    body = {**results, "defects": [{**chosen, "findings": findings}]}
+    assert "| exceeded |" in table(body)
+    text = page(body, Path("x"))
+    assert "| HF Trainer | 0 of 1: 0%" in text
+    assert "Trials of 1 were ended from outside" in text
+    assert "(`one-operator-off`)" in text
+    assert "Trials of" not in page(results, Path("x"))
 
 
 def test_an_unknown_defect_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
