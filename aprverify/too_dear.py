@@ -1,18 +1,21 @@
 """Entries that a run leaves out for what they cost, so that most of a gate is had in minutes.
 
 What one costs is known from committed runs: the least of its times there, since whatever comes
-first in a process pays for imports and compilers too. What no run has tried is never left out.
+first in a process pays for imports and compilers too. With a claim go the defects planted under the
+same case: what the claim made and they share would be made by the first of them, and cost as much.
+What no run has tried is never left out.
 The list is made once and handed to every process of the run as a file.
 """
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from aprverify.evidence.records import Run, TooDear
+from aprverify.evidence.records import VERDICTS, Run, TooDear
 
 FILE = "too-dear.json"
 
@@ -37,11 +40,14 @@ class DearEntries:
 def dear_entries(runs: Iterable[Run], seconds: float) -> DearEntries:
     """What took longer than `seconds` whenever one of `runs` came to a verdict on it."""
     least: dict[str, float] = {}
-    for run in runs:
-        for row in run.rows:
-            if row.outcome in ("held", "caught"):
-                least[row.key] = min(row.seconds, least.get(row.key, row.seconds))
-    return DearEntries(seconds, frozenset(key for key, took in least.items() if took > seconds))
+    planted: dict[str, set[str]] = defaultdict(set)
+    for row in (row for run in runs for row in run.rows):
+        if row.defect is not None:
+            planted[row.key.removesuffix(f"!{row.defect}")].add(row.key)
+        if row.outcome in VERDICTS:
+            least[row.key] = min(row.seconds, least.get(row.key, row.seconds))
+    dear = {key for key, took in least.items() if took > seconds}
+    return DearEntries(seconds, frozenset(dear.union(*(planted[key] for key in dear))))
 
 
 def read_dear_entries(path: Path) -> DearEntries:

@@ -23,7 +23,7 @@ def falsify_sum(subject, case, measured):
 _COSTS = """
 from types import SimpleNamespace
 from aprverify.commands import verify
-rows = [SimpleNamespace(key=k, outcome="held", seconds=s) for k, s in {pairs}.items()]
+rows = [SimpleNamespace(key=k, outcome="held", defect=None, seconds=s) for k, s in {pairs}.items()]
 verify.promoted_runs = lambda folder: [SimpleNamespace(rows=rows)]
 """
 _MAIN = """
@@ -109,6 +109,10 @@ def test_the_least_time_of_a_verdict_counts(tmp_path: Path) -> None:
     assert dear_entries([slow, broken], 15.0).keys == {key}
     assert dear_entries([slow, quick], 15.0).keys == frozenset()
     assert dear_entries([broken], 15.0).keys == frozenset()
+    planted = run("d", outcome="caught", defect="drop-bias", seconds=1.0)
+    assert dear_entries([slow, planted], 15.0).keys == {key, f"{key}!drop-bias"}
+    assert dear_entries([quick, planted], 15.0).keys == frozenset()
+    assert dear_entries([run("e", outcome="falsified", seconds=30.0)], 15.0).keys == {key}
     dear = dear_entries([slow], 15.0)
     dear.write(tmp_path / "file")
     assert read_dear_entries(tmp_path / "file") == dear
