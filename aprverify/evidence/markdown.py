@@ -71,10 +71,10 @@ def code(text: str) -> str:
 def wrapped_code(text: str, width: int, after: str = ",") -> str:
     """Text as inline code in one cell, broken after commas where it is too long for a line.
 
-    `after` is what else it may be broken after.
+    `after` are the characters that it may be broken after instead.
     """
     lines = [""]
-    for piece in re.split(f"(?<={re.escape(after)})", " ".join(text.split())):
+    for piece in re.split(f"(?<=[{re.escape(after)}])", " ".join(text.split())):
         if lines[-1] and len(lines[-1]) + len(piece) > width:
             lines.append("")
         lines[-1] += piece

@@ -87,7 +87,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield "duration", f"{number(run.footer.seconds)} s"
     yield "subject", code(header.subject)
     yield "suite", code(header.suite)
-    yield "command", wrapped_code(" ".join(header.command), _COMMAND, " ")
+    yield "command", wrapped_code(" ".join(header.command), _COMMAND, " @")
     yield "selection", escape(_selection(run))
     yield "required devices", escape(", ".join(header.require) or "none")
     yield "commit", commit(run)
