@@ -37,7 +37,7 @@ from falsifiers.subject import (
     StepMetrics,
     micro_batches,
 )
-from falsifiers.subject_parts import Generated, Moments
+from falsifiers.subject_parts import Generated, Moments, Sampling
 
 _TRACES = 6
 """Traces of one session: each recomputes a model in float64, and a falsifier may call hundreds."""
@@ -364,10 +364,12 @@ class ObservedInstance:
         self._version += 1
         return result
 
-    def generate(self, prompt: Sequence[int], max_new_tokens: int) -> Generated:
+    def generate(
+        self, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling | None = None
+    ) -> Generated:
         """See the protocol."""
         self._look_at_buffers("generate")
-        made: Generated = self._inner.generate(prompt, max_new_tokens)
+        made: Generated = self._inner.generate(prompt, max_new_tokens, sampling)
         return made
 
     def _trace(self, batch: Batch, call: str) -> bool:

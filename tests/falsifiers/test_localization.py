@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Callable
@@ -18,9 +19,10 @@ from falsifiers.inputs import ragged_batch, roughen
 from falsifiers.localization import session
 from falsifiers.localization.findings import Bounds, Look
 from falsifiers.localization.initial import judge_parameters
+from falsifiers.localization.observer import ObservedInstance, ObservedSubject
 from falsifiers.localization.run_pair import compare_runs
 from falsifiers.localization.trace import judge_trace
-from falsifiers.subject import Batch, OperatorRecord
+from falsifiers.subject import Batch, Instance, OperatorRecord, Subject
 from falsifiers.suite import SUITE
 
 BOUNDS = Bounds(eager=2.0, attention=8.0, gain=1.4)
@@ -29,6 +31,22 @@ CONSTANTS = {
     "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "decay": 0.1, "clip": 1.0,
 }  # fmt: skip
 Traced = tuple[list[OperatorRecord], Batch, dict[str, torch.Tensor]]
+
+
+@pytest.mark.parametrize(
+    ("watched", "protocol"), [(ObservedInstance, Instance), (ObservedSubject, Subject)]
+)
+def test_what_is_watched_takes_what_the_protocol_takes(watched: type, protocol: type) -> None:
+    """An argument that the protocol gained and a watcher did not would break what it watches."""
+    shared = [n for n, m in vars(watched).items() if n in vars(protocol) and inspect.isfunction(m)]
+    own = [name for name in shared if not name.startswith("_")]
+    assert len(own) >= 5
+    for name in own:
+        asked = inspect.signature(getattr(protocol, name)).parameters.values()
+        given = inspect.signature(getattr(watched, name))
+        places = [p.name for p in asked if p.kind is p.POSITIONAL_OR_KEYWORD]
+        named = {p.name: None for p in asked if p.kind is p.KEYWORD_ONLY}
+        given.bind(*places, **named)
 
 
 def _traced(config: dict[str, Any], dtype: str, seed: int = 0, length: int = 48) -> Traced:
