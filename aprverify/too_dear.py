@@ -17,7 +17,7 @@ from pathlib import Path
 
 from aprverify.evidence.records import VERDICTS, Run, TooDear
 
-FILE = "too-dear.json"
+TOO_DEAR_FILE = "too-dear.json"
 
 
 @dataclass(frozen=True)

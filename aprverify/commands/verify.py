@@ -36,8 +36,7 @@ from aprverify.plan import make_plan
 from aprverify.sessions import session_environment, session_options
 from aprverify.stopping import Terminated, stopping_at_sigterm
 from aprverify.suite import Suite, SuiteError
-from aprverify.too_dear import FILE as TOO_DEAR_FILE
-from aprverify.too_dear import DearEntries, dear_entries
+from aprverify.too_dear import TOO_DEAR_FILE, DearEntries, dear_entries
 from aprverify.views.beside import REPORT_FILE, files_of_run, write_files
 
 _USAGE = 2

@@ -105,7 +105,7 @@ def _selection(run: Run) -> str:
         "paths": " ".join(selection.paths),
         "lane": "" if selection.lane == "all" else selection.lane,
         "teeth": "" if selection.teeth == "declared" else selection.teeth,
-        "up to": f"{selection.too_dear.seconds:g} s an entry" if selection.too_dear else "",
+        "up to": selection.dearest,
     }
     return ", ".join(f"{name} {value}" for name, value in asked.items() if value) or "a part"
 

@@ -43,6 +43,11 @@ class Selection:
     too_dear: TooDear | None = None
 
     @property
+    def dearest(self) -> str:
+        """Up to what cost an entry was run, for people; "" where that was no matter."""
+        return f"{self.too_dear.seconds:g} s an entry" if self.too_dear else ""
+
+    @property
     def everything(self) -> bool:
         """Whether nothing was deselected, on any lane."""
         return self.complete and self.lane == "all"

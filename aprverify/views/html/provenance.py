@@ -102,6 +102,6 @@ def _selection(outline: Outline) -> str:
         "paths": " ".join(selection.paths),
         "lane": selection.lane,
         "teeth": selection.teeth,
-        "up to": f"{selection.too_dear.seconds:g} s an entry" if selection.too_dear else "",
+        "up to": selection.dearest,
     }
     return "a part: " + ", ".join(f"{name} {value}" for name, value in asked.items() if value)
