@@ -18,6 +18,8 @@ from pathlib import Path
 
 _LOOKS = 0.2
 """Seconds between two looks at a process."""
+_ENDING = 10.0
+"""Seconds that processes which were ended may take until they hold nothing."""
 _PROCESSES = Path("/proc")
 
 
@@ -73,17 +75,22 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    until = time.monotonic() + _ENDING
+    # The kernel ends its children some time after it has told them.
+    while any(_processes(process.pid)) and time.monotonic() < until:
+        time.sleep(_ENDING / 1000)
 
 
 def _resident(session: int) -> int:
     """Bytes that the processes of a session hold."""
-    return sum(pages for pages in _pages(session)) * os.sysconf("SC_PAGE_SIZE")
+    return sum(_processes(session)) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _pages(session: int) -> Iterator[int]:
+def _processes(session: int) -> Iterator[int]:
+    """For each process of a session that holds memory, how many pages: an ended one holds none."""
     for folder in _PROCESSES.glob("[0-9]*"):
         with suppress(OSError):  # it ended meanwhile
             # Behind the name, which may hold anything: state, parent, group, session, …
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session:
+            if int(fields[3]) == session and int(fields[21]):
                 yield int(fields[21])
