@@ -71,7 +71,10 @@ def test_with_two_gpus_they_run_last_and_see_both(project: Toy) -> None:
     assert {row.outcome for row in run.rows} == {"held"}
     assert (run.header.selection.lane, run.header.selection.complete) == ("all", True)
     seen = (project.root / "seen.txt").read_text().splitlines()
-    assert sorted(seen[:2]) == ["device=cpu ", "device=cuda 0"]
+    # Whichever worker is ready first takes it, and each has the GPU of its own number.
+    (pinned,) = (row for row in run.rows if row.case == {"device": "cuda"})
+    assert pinned.worker in ("gw0", "gw1")
+    assert sorted(seen[:2]) == ["device=cpu ", f"device=cuda {pinned.worker[2:]}"]
     assert seen[2:] == ["device=cuda,ranks=2 all", "device=cuda,ranks=3 all"]
     assert len({row.worker for row in run.rows if row.case.get("ranks")}) == 1
 
