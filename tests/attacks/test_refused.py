@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ COMMITTED = Path(__file__).parents[2] / "evidence" / "runs"
 SOURCES = ("toy", "committed")
 
 
+@cache
 def committed_run() -> Path:
     """The first committed run of the whole suite that has rows of a GPU and was not cut off."""
     for file in sorted(COMMITTED.glob(f"*/{RUN_FILE}")):

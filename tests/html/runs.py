@@ -8,7 +8,6 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from aprverify.evidence.reader import read_run
 from aprverify.evidence.records import (
     Run,
     contract_from,
@@ -31,7 +30,6 @@ from ..evidence.builder import (
     write_run,
 )
 
-COMMITTED = sorted((Path(__file__).resolve().parents[2] / "evidence" / "runs").glob("*/run.jsonl"))
 CASES = {"cpu-f32": "reduced", "cpu-bf16": "reduced", "cuda-bf16": "full", "cuda-f32": "full"}
 DEFECTS = ("drop-bias", "eps", "other-trainer")
 REMEDY = "pytest --lane cuda"
@@ -182,8 +180,3 @@ def large(folder: Path, rows: int) -> Run:
         {**row(case=name, **recorded), "case": case} for name, case in zip(ids, cases, strict=True)
     )
     return _unjudged(folder, made, contracts=(contract(dict.fromkeys(ids, "full"), ()),))
-
-
-def committed() -> list[Run]:
-    """The runs of this repository's evidence."""
-    return [read_run(path) for path in COMMITTED]

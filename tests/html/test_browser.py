@@ -13,6 +13,7 @@ import pytest
 from aprverify.views.html.entries import COLUMNS
 from aprverify.views.html.page import render
 
+from ..views.runs import committed
 from . import runs
 from .browser import Browser, program
 
@@ -40,7 +41,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "mixed": runs.mixed(folder / "mixed"),
         "hostile": runs.hostile(folder / "hostile"),
         "large": runs.large(folder / "large", 2000),
-        **{run.path.parent.name: run for run in runs.committed()},
+        **{run.path.parent.name: run for run in committed()},
     }
     for name, run in made.items():
         (folder / f"{name}.html").write_text(render(run), encoding="utf-8")

@@ -25,6 +25,7 @@ from aprverify.views.html.page import render
 from aprverify.views.html.values import exact
 
 from ..evidence.builder import build_run, contract, row
+from ..views.runs import committed
 from . import runs
 from .tree import Node, parse
 
@@ -43,12 +44,12 @@ _ATTRIBUTES = (
 _RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
-@pytest.fixture(params=[*MADE, *(path.parent.name for path in runs.COMMITTED)])
+@pytest.fixture(params=[*MADE, *(each.header.run_id for each in committed())])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
     """Each of several runs: with every outcome, hostile, and the committed ones."""
     if request.param in MADE:
         return MADE[request.param](tmp_path)
-    return next(r for r in runs.committed() if r.path.parent.name == request.param)
+    return next(r for r in committed() if r.header.run_id == request.param)
 
 
 def table(page: Node, name: str) -> list[Node]:
