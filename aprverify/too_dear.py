@@ -22,7 +22,7 @@ FILE = "too-dear.json"
 
 @dataclass(frozen=True)
 class DearEntries:
-    """The keys of entries that take longer than `seconds` each."""
+    """The keys of entries that take longer than `seconds` each, or go with a claim that does."""
 
     seconds: float
     keys: frozenset[str]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from aprverify.evidence.crosses import Column, Cross
 from aprverify.evidence.reader import read_run
 from aprverify.evidence.records import Run
 from aprverify.matrix.reach import replaced, watched
-from aprverify.matrix.selection import fitting
+from aprverify.matrix.selection import columns_of, fitting
 from aprverify.matrix.steps import CountingSubject, Steps
 from aprverify.planting import SOURCE, Plant, defect
 from tests.conftest import Toy, build_toy, contract, falsification
@@ -187,6 +189,19 @@ def test_where_time_is_short_the_dearest_columns_are_left_out(time: float, kept:
     never = {f"defect-{i}": {columns[0].key} for i in range(40)}
     # Of 60 defects, 20 meet the first column: (0.05 + 0.004) · 20 = 1.1 s; then 5.6 s and 0.84 s.
     assert " ".join(c.test for c in fitting(columns, never, 60, time)) == kept
+
+
+@pytest.mark.parametrize(
+    ("device", "why"),
+    [("cpu", "has no row among the declared pairs"), ("cuda", "has no case on this device")],
+)
+def test_a_reused_run_of_a_part_does_not_say_that_a_case_is_missing(device: str, why: str) -> None:
+    """The falsifier has one: it was left out of that run, for its cost or by its lane."""
+    test = SimpleNamespace(id="TEST-A", cases=[SimpleNamespace(device="cpu")])
+    contracts = [SimpleNamespace(tests=[test])]
+    state: Any = SimpleNamespace(loaded=SimpleNamespace(contracts=contracts))
+    run: Any = SimpleNamespace(rows=[])
+    assert columns_of(state, run, device, full=False) == ([], {"TEST-A": why})
 
 
 def test_a_default_matrix_on_a_slow_machine_comes_to_its_end(

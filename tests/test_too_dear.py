@@ -61,7 +61,9 @@ def test_what_took_longer_is_left_out_and_the_report_begins_with_it(project: Toy
     assert run.header.selection.too_dear == TooDear(15, 1)
     assert not run.header.selection.complete
     report = (project.root / "run" / "report.md").read_text()
-    assert "the 1 entry that by committed runs takes over 15 s each" in report.splitlines()[0]
+    said = "1 entry left out for its cost (by committed runs over 15 s, or planted under a claim"
+    assert said in report.splitlines()[0]
+    assert "not asked for" not in report.splitlines()[0]
     assert "up to 15 s an entry" in report
     (gate,) = gate_statuses(run.contracts, run.rows)
     assert gate.status is not Status.DISCHARGED
@@ -82,7 +84,7 @@ def test_a_limit_that_is_none_is_refused(project: Toy, given: str) -> None:
     """Before anything runs."""
     status, errors = _verify(project, "--dearest", given)
     assert status == 2
-    assert "--dearest" in errors
+    assert f"--dearest: {given} " in errors
     assert not (project.root / "run").exists()
 
 
@@ -117,3 +119,37 @@ def test_the_least_time_of_a_verdict_counts(tmp_path: Path) -> None:
     dear.write(tmp_path / "file")
     assert read_dear_entries(tmp_path / "file") == dear
     assert dear.among(["another"]) is None
+
+
+def test_a_lane_of_which_nothing_is_left_is_counted_too(project: Toy) -> None:
+    """It has no run of its own; the others are then not everything."""
+    cases = [{"scale": "reduced", "matrix": {"device": ["cpu", "cuda"], "size": [1]}}]
+    test = falsification(_TEST, "falsify_toy.falsify_sum", invariants=["INV-TOY-001"], cases=cases)
+    project.contract(contract(falsification_tests=[test]))
+    gpu = "verify.visible_gpus = lambda: [None]\n"
+    patch = _COSTS.format(pairs={f"{_TEST}[device=cuda,size=1]": 20.0}) + gpu
+    words = ["verify", "--run-dir", "run", "-n", "1", "--teeth", "none", "--dearest", "15"]
+    done = project.process("-c", patch + _MAIN, *words)
+    assert (done.returncode, done.stderr) == (verdict.OK, "")
+    run = read_run(project.root / "run")
+    assert [r.key for r in run.rows] == [f"{_TEST}[device=cpu,size=1]"]
+    assert run.header.selection.too_dear == TooDear(15, 1)
+    assert not run.header.selection.complete
+
+
+def test_where_everything_is_too_dear_the_command_says_so(project: Toy) -> None:
+    """And leaves no folder."""
+    status, errors = _verify(project, "--dearest", "15", "--lane", "cpu", s1=20.0, s2=20.0)
+    assert (status, errors) == (2, "aprverify: no entry is left of --lane cpu, --dearest 15\n")
+    assert not (project.root / "run").exists()
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"seconds": 1}', '{"seconds": [], "keys": []}'])
+def test_a_list_that_nobody_can_read_is_named(project: Toy, text: str | None) -> None:
+    """In one line, as what a person typed."""
+    if text is not None:
+        project.write({"list": text})
+    done = project.pytest("--too-dear", "list")
+    assert done.returncode == 4
+    (said,) = done.stderr.strip().splitlines()
+    assert said.startswith("ERROR: --too-dear list: no list of entries (")

@@ -13,6 +13,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,12 +26,13 @@ from aprverify.evidence.join import join_lanes
 from aprverify.evidence.markdown import count
 from aprverify.evidence.promote import promoted_runs
 from aprverify.evidence.reader import RUN_FILE, read_run
-from aprverify.evidence.records import Run
+from aprverify.evidence.records import Run, TooDear
 from aprverify.evidence.refusals import EvidenceRefused
 from aprverify.evidence.summary import render_summary
 from aprverify.evidence.terminal import printable
 from aprverify.gpus import visible_gpus
 from aprverify.localizing.failures import Limits, falsified, localized, workers
+from aprverify.plan import make_plan
 from aprverify.sessions import session_environment, session_options
 from aprverify.stopping import Terminated, stopping_at_sigterm
 from aprverify.suite import Suite, SuiteError
@@ -39,6 +41,8 @@ from aprverify.too_dear import DearEntries, dear_entries
 from aprverify.views.beside import REPORT_FILE, files_of_run, write_files
 
 _USAGE = 2
+_LANE = "lane-"
+"""Begins the name of a lane's folder."""
 _STOPPED, _NOTHING_SELECTED = 2, 5
 """pytest's own statuses of a session that was interrupted, and where no item was selected."""
 _ALL_ROUNDS = [["cuda", "cpu"], [GPUS_ALONE]]
@@ -97,7 +101,8 @@ def add_parser(subparsers: Any) -> None:
         "--dearest",
         type=_positive_seconds,
         metavar="SECONDS",
-        help="leave out entries that took longer each in committed runs; the report counts them",
+        help="leave out what took longer in committed runs, and defects planted under it; the "
+        "report counts them",
     )
     parser.add_argument(
         "-n", dest="workers", default="auto", metavar="N", help="workers a lane (default: auto)"
@@ -114,7 +119,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0")
     return value
@@ -156,6 +164,10 @@ def _run(args: argparse.Namespace) -> int:
     statuses, whole = _run_rounds(args, _rounds(args, loaded), folder)
     (folder / TOO_DEAR_FILE).unlink(missing_ok=True)
     finished = [f for f in statuses if (f / RUN_FILE).exists()]
+    if set(statuses.values()) == {_NOTHING_SELECTED} and not finished:
+        shutil.rmtree(folder)
+        print(f"aprverify: no entry is left of {_asked_for(args)}", file=sys.stderr)
+        return _USAGE
     # A selection may leave one lane with nothing to do; any other lane without a run has failed.
     silent = [status for f, status in statuses.items() if f not in finished]
     stopped = _STOPPED in statuses.values()
@@ -166,12 +178,29 @@ def _run(args: argparse.Namespace) -> int:
         return verdict.INTERRUPTED if stopped else _USAGE
     # A lane that was stopped before it had its plan is like one that was never begun.
     whole = whole and _STOPPED not in silent and len(set(args.lane)) in (0, 1, 3)
-    code = _conclude(folder, finished, args, whole=whole)
+    idle = [f.name.removeprefix(_LANE) for f in statuses if f not in finished]
+    lost = _lost_to_cost(loaded, dear, args.teeth, idle)
+    code = _conclude(folder, finished, args, whole=whole, too_dear=lost)
     return verdict.INTERRUPTED if stopped and code != verdict.REFUSED else code
 
 
 def _dear_entries(suite: Suite, seconds: float | None) -> DearEntries | None:
     return dear_entries(promoted_runs(suite.evidence_dir), seconds) if seconds else None
+
+
+def _lost_to_cost(
+    loaded: Loaded, dear: DearEntries | None, teeth: str, lanes: Sequence[str]
+) -> list[TooDear]:
+    """What was left out for its cost of lanes that have no run."""
+    plans = (make_plan(loaded.contracts, teeth=teeth, lane=lane) for lane in lanes)
+    found = [dear.among(entry.key for entry in plan) for plan in plans] if dear else []
+    return [too_dear for too_dear in found if too_dear]
+
+
+def _asked_for(args: argparse.Namespace) -> str:
+    dearest = f"{args.dearest:g}" if args.dearest else ""
+    asked = {"-k": args.keyword, "--lane": args.lane, "--dearest": dearest}
+    return ", ".join(f"{name} {value}" for name, value in asked.items() if value) or "the suite"
 
 
 def _rounds(args: argparse.Namespace, loaded: Loaded) -> list[list[str]]:
@@ -194,7 +223,7 @@ def _run_rounds(
     for lanes in rounds:
         if _STOPPED in statuses.values():
             return statuses, False
-        folders = [folder / f"lane-{lane}" for lane in lanes]
+        folders = [folder / f"{_LANE}{lane}" for lane in lanes]
         extra = ["--shared-cores"] if len(lanes) > 1 else []
         if args.dearest:
             extra += ["--too-dear", str(folder / TOO_DEAR_FILE)]
@@ -284,10 +313,18 @@ def _wait(running: list[subprocess.Popen[bytes]]) -> list[int]:
     return [process.wait() for process in running]
 
 
-def _conclude(folder: Path, lanes: list[Path], args: argparse.Namespace, *, whole: bool) -> int:
+def _conclude(
+    folder: Path,
+    lanes: list[Path],
+    args: argparse.Namespace,
+    *,
+    whole: bool,
+    too_dear: Sequence[TooDear],
+) -> int:
     try:
         runs = [read_run(lane) for lane in lanes]
-        join_lanes(runs, folder, _command(args), _localizations(runs, args), whole=whole)
+        named = _localizations(runs, args)
+        join_lanes(runs, folder, _command(args), named, whole=whole, too_dear=too_dear)
         joined = read_run(folder)
     except EvidenceRefused as refusal:
         print(f"aprverify: the run is refused: {refusal}", file=sys.stderr)

@@ -42,6 +42,14 @@ def missing_entries(
                     yield f"no row of {test.id} under {defect}"
 
 
+def left_out_though_complete(header: Header) -> Iterator[str]:
+    """Entries left out for their cost, in a run that says it left out none."""
+    selection = header.selection
+    if selection.complete and selection.too_dear is not None:
+        left_out = selection.too_dear.entries
+        yield f"the run is complete, and yet entries were left out for their cost: {left_out}"
+
+
 def not_selected(
     header: Header, contracts: Iterable[ContractRecord], rows: Iterable[Row]
 ) -> Iterator[str]:

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from aprverify.evidence.merge import (
     worse,
 )
 from aprverify.evidence.reader import RUN_FILE
-from aprverify.evidence.records import ContractRecord, Run, instant
+from aprverify.evidence.records import ContractRecord, Run, TooDear, instant
 from aprverify.evidence.writer import RunWriter
 
 _Body = dict[str, Any]
@@ -56,6 +56,7 @@ def join_lanes(
     localizations: Mapping[str, _Body] | None = None,
     *,
     whole: bool = True,
+    too_dear: Sequence[TooDear] = (),
 ) -> None:
     """Write ``folder/run.jsonl`` from the lanes' runs, and remove their folders.
 
@@ -63,12 +64,15 @@ def join_lanes(
 
     The lanes have read the same contracts and none shares an entry with another; whatever does
     not fit is refused by `RunWriter`. If joining fails, the lanes' folders stay and nothing else.
-    Not `whole`: some lane was never begun.
+    Not `whole`: some lane was never begun. `too_dear`: what was left out for its cost of lanes that
+    had nothing else, and so have no run.
     """
     lines = [_Lines(lane) for lane in lanes]
     headers = [one.header for one in lines]
     lane = headers[0]["selection"]["lane"] if len(headers) == 1 else "all"
-    complete = whole and all(header["selection"]["complete"] for header in headers)
+    dear = [h["selection"]["too_dear"] for h in headers if "too_dear" in h["selection"]]
+    dear += map(asdict, too_dear)
+    all_complete = all(header["selection"]["complete"] for header in headers)
     header = {
         **headers[0],
         "run_id": folder.name,
@@ -76,8 +80,8 @@ def join_lanes(
         "selection": {
             **headers[0]["selection"],
             "lane": lane,
-            "complete": complete,
-            **_too_dear([header["selection"] for header in headers]),
+            "complete": whole and all_complete and not dear,
+            **_too_dear(dear),
         },
     }
     rows = [pair for one in lines for pair in one.rows.values()]
@@ -90,11 +94,10 @@ def join_lanes(
         shutil.rmtree(run.path.parent)
 
 
-def _too_dear(selections: Sequence[_Body]) -> _Body:
+def _too_dear(lanes: Sequence[_Body]) -> _Body:
     """What all lanes together left out for its cost; nothing where none did."""
-    found = [selection["too_dear"] for selection in selections if "too_dear" in selection]
-    entries = sum(dear["entries"] for dear in found)
-    return {"too_dear": {**found[0], "entries": entries}} if found else {}
+    entries = sum(dear["entries"] for dear in lanes)
+    return {"too_dear": {**lanes[0], "entries": entries}} if lanes else {}
 
 
 def join_runs(runs: Sequence[Run], folder: Path, planned: AbstractSet[str] | None) -> Joined:

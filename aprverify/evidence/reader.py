@@ -394,6 +394,7 @@ class _Reading:
         crossed = {self._matrix.environment} if self._matrix is not None else set()
         for refusal, faults in (
             (CountMismatch, accounts.missing_entries(header, self._contracts.values(), self._rows)),
+            (CountMismatch, accounts.left_out_though_complete(header)),
             (CountMismatch, accounts.unknown_outcomes(footer)),
             (InconsistentRow, accounts.not_selected(header, self._contracts.values(), rows)),
             (InconsistentRow, accounts.hidden_interruption(footer, rows)),

@@ -24,7 +24,7 @@ VERDICTS = frozenset({"held", "falsified", "caught", "survived"})
 
 @dataclass(frozen=True)
 class TooDear:
-    """How many entries were left out, since each takes longer than so many seconds."""
+    """How many entries were left out: over so many seconds each, or planted under such a claim."""
 
     seconds: float
     entries: int

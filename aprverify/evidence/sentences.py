@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aprverify.evidence import verdict
+from aprverify.evidence.accounts import missing_entries
 from aprverify.evidence.markdown import count
 from aprverify.evidence.records import Reason, Row, Run
 
@@ -65,13 +66,24 @@ def _selection(run: Run) -> list[str]:
         parts.append("what the interruption cut off")
     selection = run.header.selection
     if dear := selection.too_dear:
-        entries = count(dear.entries, "entry", "entries")
-        parts.append(f"the {entries} that by committed runs takes over {dear.seconds:g} s each")
-    if not selection.complete and (selection.keyword or selection.markers or not dear):
+        entries = count(dear.entries, "entry left out for its", "entries left out for their")
+        why = f"by committed runs over {dear.seconds:g} s, or planted under a claim that is"
+        parts.append(f"{entries} cost ({why})")
+    if not selection.complete and not _explained_by_cost(run):
         parts.append("the entries that were not asked for (a part of the suite was selected)")
     if selection.lane != "all":
         parts.append(f"what is run by other lanes than {selection.lane}")
     return parts
+
+
+def _explained_by_cost(run: Run) -> bool:
+    """Whether all that is known to be missing may have been left out for its cost."""
+    selection = run.header.selection
+    if selection.too_dear is None or selection.keyword or selection.markers:
+        return False
+    header = replace(run.header, selection=replace(selection, complete=True))
+    missing = missing_entries(header, run.contracts, {row.key: row for row in run.rows})
+    return len(list(missing)) <= selection.too_dear.entries
 
 
 def _without_verdict(rows: Sequence[Row], noun: str, nouns: str) -> list[str]:

@@ -72,7 +72,9 @@ def _pairs(row: Row) -> dict[str, str]:
 
 def _needs(row: Row, given: Sequence[str]) -> Iterator[str]:
     for name, digest in sorted(row.assets.items()):
-        how = "name its file" if name in given else "`aprverify fetch` gets it"
+        # A file that a variable or a merged run's command named looks like one that was fetched.
+        how = "`aprverify fetch` gets it if a package ships it; else name its file"
+        how = "name its file" if name in given else f"{how}, --asset {name}=FILE"
         yield f"asset {name}, SHA-256 {digest}: {how}"
 
 

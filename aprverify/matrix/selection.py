@@ -46,7 +46,7 @@ def columns_of(
             rows = [row for row in run.rows if row.test == test.id and row.device == device]
             clean = [row for row in rows if row.kind == "claim" and row.outcome == "held"]
             entry = Entry(contract, test, test.cases[0])
-            if why := _unfit(state, entry, rows, clean):
+            if why := _unfit(state, entry, device, rows, clean):
                 left_out[test.id] = why
                 continue
             best = min(_eager(clean, full), key=lambda row: row.seconds, default=None)
@@ -59,7 +59,11 @@ def columns_of(
     return columns, left_out
 
 
-def _unfit(state: State, entry: Entry, rows: Sequence[Row], clean: Sequence[Row]) -> str:
+def _unfit(
+    state: State, entry: Entry, device: str, rows: Sequence[Row], clean: Sequence[Row]
+) -> str:
+    if not rows and any(case.device == device for case in entry.test.cases):
+        return "has no row among the declared pairs"
     if not rows:
         return "has no case on this device"
     if not clean:

@@ -153,7 +153,15 @@ def _defects(suite: Suite) -> Mapping[str, Defect]:
 
 
 def _dear(path: str) -> DearEntries:
-    return read_dear_entries(Path(path)) if path else DearEntries(math.inf, frozenset())
+    if not path:
+        return DearEntries(math.inf, frozenset())
+    try:
+        return read_dear_entries(Path(path))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise pytest.UsageError(
+            f"--too-dear {path}: no list of entries ({what}); `aprverify verify --dearest` makes it"
+        ) from None
 
 
 def _asset_override(text: str) -> tuple[str, Path]:

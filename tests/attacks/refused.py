@@ -659,6 +659,11 @@ def say_that_none_was_planted(e: Evidence) -> None:
     e.header["selection"]["teeth"] = "none"
 
 
+@attack(refusals.CountMismatch, "left out for their cost")
+def say_that_something_was_too_dear(e: Evidence) -> None:
+    e.header["selection"].update(complete=True, too_dear={"seconds": 15, "entries": 1})
+
+
 # -- scale, device, place ---------------------------------------------------------------------
 
 

@@ -219,6 +219,16 @@ def test_a_second_line_of_one_identity_is_refused(tmp_path: Path, kind: str) -> 
     assert type(refused(path)) is refusals.DuplicateKey
 
 
+def test_a_complete_run_that_left_something_out_is_refused(tmp_path: Path) -> None:
+    """It would count as everything, and say in one breath that it is not."""
+    path = write_run(tmp_path / "run.jsonl")
+    dear = {"seconds": 15, "entries": 1}
+    tamper(path, "header", lambda body: body["selection"].update(too_dear=dear))
+    refusal = refused(path)
+    assert type(refusal) is refusals.CountMismatch
+    assert "complete, and yet entries were left out for their cost: 1" in str(refusal)
+
+
 def test_one_contract_in_two_versions_is_refused(tmp_path: Path) -> None:
     """Though the second declares nothing else that is there already."""
     contracts = (contract(), {**contract(), "version": "2.0.0", "tests": [], "gates": []})

@@ -101,6 +101,41 @@ def test_a_selection_is_not_the_suite(tmp_path: Path) -> None:
     assert "| selection | -k INV-A, lane cpu |" in report
 
 
+_DEAR = {
+    "keyword": "",
+    "markers": "",
+    "paths": [],
+    "lane": "all",
+    "teeth": "declared",
+    "complete": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("entries", "begins"),
+    [
+        (1, "1 entry left out for its cost (by committed runs over 15 s, or planted under a cla"),
+        (2, "2 entries left out for their cost (by committed runs over 15 s, or planted under a"),
+    ],
+)
+def test_what_was_left_out_for_its_cost_is_counted(
+    tmp_path: Path, entries: int, begins: str
+) -> None:
+    """In words that fit one and many."""
+    selection = {**_DEAR, "too_dear": {"seconds": 15, "entries": entries}}
+    first = render_report(build_run(tmp_path, selection=selection)).splitlines()[0]
+    assert first.startswith(f"**Not shown:** {begins}")
+    assert "not asked for" not in first
+
+
+def test_a_cost_does_not_hide_what_else_was_left_out(tmp_path: Path) -> None:
+    """Of three cases one has a row, and only one of the others is said to be too dear."""
+    selection = {**_DEAR, "too_dear": {"seconds": 15, "entries": 1}}
+    contracts = (contract({"cpu-f32": "full", "cpu-b": "full", "cpu-c": "full"}),)
+    run = build_run(tmp_path, contracts=contracts, selection=selection)
+    assert "entries that were not asked for" in render_report(run).splitlines()[0]
+
+
 def test_the_verdict_follows_with_its_counts(mixed: Run) -> None:
     """The worst outcome by name, then how many held and were caught."""
     assert (

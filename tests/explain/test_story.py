@@ -61,6 +61,15 @@ def test_a_failure_is_told_with_what_it_guards_against_and_how_to_see_it_again(
         assert told in text, told
 
 
+def test_a_file_that_nobody_ships_is_not_said_to_be_fetched(tmp_path: Path) -> None:
+    """A variable may have named it, and a merged run's command names none: both ways are told."""
+    run = run_of(tmp_path / "run", {**failing(41.0), "assets": {"weights": "d" * 64}}, CLEAN[1])
+    (failure,) = tell(run, []).failures
+    (need,) = failure.reproduction.needs
+    assert need.startswith(f"asset weights, SHA-256 {'d' * 64}: ")
+    assert need.endswith("if a package ships it; else name its file, --asset weights=FILE")
+
+
 def test_an_older_run_is_silent_about_the_incident_and_the_story_says_so(tmp_path: Path) -> None:
     """Nothing is made up, and nothing is read from elsewhere."""
     text = flat(tell(run_of(tmp_path, failing(2.0), CLEAN[1])))

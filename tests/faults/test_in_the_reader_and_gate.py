@@ -38,7 +38,7 @@ CHECKS: dict[str, tuple[object, str]] = {
     for owner, names in {
         accounts: (
             "missing_entries", "unknown_outcomes", "not_selected", "hidden_interruption",
-            "impossible_durations", "unused_environments",
+            "impossible_durations", "unused_environments", "left_out_though_complete",
         ),
         declarations: ("repeated", "unbound", "unreadable", "invisible"),
         consistency: ("_kind", "_reason", "_plant", "_comparison", "_verdict"),
