@@ -199,7 +199,7 @@ def _lost_to_cost(
 
 def _asked_for(args: argparse.Namespace) -> str:
     dearest = f"{args.dearest:g}" if args.dearest else ""
-    asked = {"-k": args.keyword, "--lane": args.lane, "--dearest": dearest}
+    asked = {"-k": args.keyword, "--lane": ", ".join(args.lane), "--dearest": dearest}
     return ", ".join(f"{name} {value}" for name, value in asked.items() if value) or "the suite"
 
 
