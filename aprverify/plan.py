@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from aprverify.contract.model import (
-    SEVERAL_GPUS,
+    GPUS_ALONE,
     Case,
     Contract,
     CounterExample,
@@ -14,7 +14,7 @@ from aprverify.contract.model import (
 )
 
 TEETH = ("none", "declared")
-LANES = ("all", "cpu", "cuda", SEVERAL_GPUS)
+LANES = ("all", "cpu", "cuda", GPUS_ALONE)
 
 
 @dataclass(frozen=True)

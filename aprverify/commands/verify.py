@@ -1,8 +1,8 @@
 """``aprverify verify``: run every claim and its planted defects, and leave a run with its report.
 
 The work is done by pytest in processes of its own: one session where there is no GPU, else one
-session a lane, side by side, the CUDA lane with pinned workers. What needs several GPUs comes last
-and alone: it times them. Their rows become one run.
+session a lane, side by side, the CUDA lane with pinned workers. What times a GPU, or takes several,
+comes last and alone. Their rows become one run.
 The verdict comes from the rows, not from pytest's exit status.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from aprverify.contract.lint import Loaded, load_suite
-from aprverify.contract.model import SEVERAL_GPUS
+from aprverify.contract.model import GPUS_ALONE
 from aprverify.evidence import verdict
 from aprverify.evidence.join import join_lanes
 from aprverify.evidence.markdown import count
@@ -44,6 +44,7 @@ _LANE = "lane-"
 """Begins the name of a lane's folder."""
 _STOPPED, _NOTHING_SELECTED = 2, 5
 """pytest's own statuses of a session that was interrupted, and where no item was selected."""
+_ALL_ROUNDS = [["cuda", "cpu"], [GPUS_ALONE]]
 _EXIT_CODES = """\
 exit codes: 0 nothing is FALSIFIED, VACUOUS or BROKEN; 1 falsified; 2 usage, or the contracts have
 problems; 3 vacuous; 4 broken, or a file could not be written; 5 required entries did not run;
@@ -64,7 +65,7 @@ def add_parser(subparsers: Any) -> None:
         "--require",
         action="append",
         default=[],
-        choices=["cuda", SEVERAL_GPUS],
+        choices=["cuda", GPUS_ALONE],
         metavar="DEVICE",
         help="fail if anything did not run: the gate on a machine with that device: cuda, or gpus "
         "where there are enough for claims about several",
@@ -89,8 +90,11 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--lane",
-        choices=["cpu", "cuda", SEVERAL_GPUS],
-        help="only what runs there, with all cores for it (default: every lane of the machine)",
+        action="append",
+        default=[],
+        choices=["cpu", "cuda", GPUS_ALONE],
+        help="only what runs there, with all cores for it; gpus: what times a GPU or takes several "
+        "(default: every lane of the machine)",
     )
     parser.add_argument(
         "--dearest",
@@ -172,7 +176,7 @@ def _run(args: argparse.Namespace) -> int:
             shutil.rmtree(folder)
         return verdict.INTERRUPTED if stopped else _USAGE
     # A lane that was stopped before it had its plan is like one that was never begun.
-    whole = whole and _STOPPED not in silent
+    whole = whole and _STOPPED not in silent and len(set(args.lane)) in (0, 1, 3)
     idle = [f.name.removeprefix(_LANE) for f in statuses if f not in finished]
     lost = _lost_to_cost(loaded, dear, args.teeth, idle)
     code = _conclude(folder, finished, args, whole=whole, too_dear=lost)
@@ -194,19 +198,20 @@ def _lost_to_cost(
 
 def _asked_for(args: argparse.Namespace) -> str:
     dearest = f"{args.dearest:g}" if args.dearest else ""
-    asked = {"-k": args.keyword, "--lane": args.lane, "--dearest": dearest}
+    asked = {"-k": args.keyword, "--lane": ", ".join(args.lane), "--dearest": dearest}
     return ", ".join(f"{name} {value}" for name, value in asked.items() if value) or "the suite"
 
 
 def _rounds(args: argparse.Namespace, loaded: Loaded) -> list[list[str]]:
     """Lanes that run side by side, one round after the other."""
     if args.lane:
-        return [[args.lane]]
+        rounds = [[lane for lane in lanes if lane in args.lane] for lanes in _ALL_ROUNDS]
+        return [lanes for lanes in rounds if lanes]
     if not visible_gpus():
         return [["all"]]
     tests = (test for contract in loaded.contracts for test in contract.tests)
-    several = any(case.lane == SEVERAL_GPUS for test in tests for case in test.cases)
-    return [["cuda", "cpu"], *([[SEVERAL_GPUS]] if several else [])]
+    alone = any(case.lane == GPUS_ALONE for test in tests for case in test.cases)
+    return _ALL_ROUNDS if alone else _ALL_ROUNDS[:1]
 
 
 def _run_rounds(
@@ -255,7 +260,7 @@ def _session(args: argparse.Namespace, lane: str, folder: Path) -> list[str]:
     command = [sys.executable, "-m", "pytest", str(suite.falsifiers_dir)]
     command += session_options(suite.name, suite.root)
     # With a worker in place of a lost one, xdist may wait for an item that nobody has any more.
-    workers = "1" if lane == SEVERAL_GPUS else args.workers
+    workers = "1" if lane == GPUS_ALONE else args.workers
     command += ["-n", workers, "--dist", "loadgroup", "--max-worker-restart=0"]
     command += ["--continue-on-collection-errors"]
     command += ["-q", "--no-header", "--tb=short", "--lane", lane, "--teeth", args.teeth]
@@ -354,7 +359,7 @@ def _command(args: argparse.Namespace) -> list[str]:
     command += [part for device in args.require for part in ("--require", device)]
     # Only the name: a path says nothing elsewhere, and evidence holds no local paths.
     command += [p for a in args.asset for p in ("--asset", f"{a.partition('=')[0]}=…")]
-    command += ["--lane", args.lane] if args.lane else []
+    command += [part for lane in args.lane for part in ("--lane", lane)]
     command += [f"--dearest={args.dearest:g}"] if args.dearest else []
     command += ["--subject", args.subject] if args.subject else []
     command += [f"--localize={args.localize:g}"] if args.localize != Limits.seconds else []

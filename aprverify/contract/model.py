@@ -15,8 +15,8 @@ Scale = str  # "full" or "reduced"
 DEVICES = ("cpu", "cuda")
 LARGEST_SEED = 2**20 - 1
 """Of a contract; campaigns draw from above, so that they repeat no case."""
-SEVERAL_GPUS = "gpus"
-"""The lane of cases that need more than one GPU."""
+GPUS_ALONE = "gpus"
+"""The lane of cases beside which nothing runs: they time a GPU, or take several."""
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._:+/-]")
 
 
@@ -78,15 +78,20 @@ class Case:
 
     @property
     def gpus(self) -> int:
-        """How many GPUs it has to itself; 0 on the CPU."""
+        """How many GPUs it takes; 0 on the CPU."""
         least = 1 if self.parameters.get("device") == "cuda" else 0
         needs = (need.partition(":") for need in self.requires)
         return max([least, *(int(number) for kind, _, number in needs if kind == "gpus")])
 
     @property
     def lane(self) -> str:
-        """The lane that runs it: its device, or `SEVERAL_GPUS`."""
-        return SEVERAL_GPUS if self.gpus > 1 else str(self.parameters.get("device"))
+        """The lane that runs it: its device, or `GPUS_ALONE`."""
+        return GPUS_ALONE if self.alone else str(self.parameters.get("device"))
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing else may run meanwhile: it times a GPU, or takes several."""
+        return any(need.startswith("gpus:") for need in self.requires)
 
     def __getattr__(self, name: str) -> Any:
         parameters = self.__dict__.get("parameters", {})

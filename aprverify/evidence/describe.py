@@ -73,5 +73,5 @@ def _test(test: FalsificationTest) -> dict[str, Any]:
 
 
 def _case(case: Case) -> dict[str, Any]:
-    several = {"gpus": case.gpus} if case.gpus > 1 else {}
-    return {"id": case.id, "scale": case.scale, "device": case.device, **several}
+    alone = {"gpus": case.gpus} if case.alone else {}
+    return {"id": case.id, "scale": case.scale, "device": case.device, **alone}

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from aprverify.contract.model import SEVERAL_GPUS
+from aprverify.contract.model import GPUS_ALONE
 from aprverify.evidence.crosses import Matrix
 from aprverify.evidence.series import Series
 from aprverify.evidence.values import decode
@@ -92,16 +92,19 @@ class GateRecord:
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """A case as the contract declares it: its scale, the device it asks for, and how many GPUs."""
+    """A case as the contract declares it: its scale, its device, and what it takes alone.
+
+    `gpus`: how many, while nothing else runs; 0 where others may run beside it.
+    """
 
     scale: str
     device: str
-    gpus: int = 1
+    gpus: int = 0
 
     @property
     def lane(self) -> str:
         """The lane that runs it, as `aprverify.contract.model.Case.lane` has it."""
-        return SEVERAL_GPUS if self.gpus > 1 else self.device
+        return GPUS_ALONE if self.gpus else self.device
 
 
 @dataclass(frozen=True)
@@ -350,7 +353,7 @@ def contract_from(body: Mapping[str, Any]) -> ContractRecord:
 
 
 def _case(body: Mapping[str, Any]) -> CaseRecord:
-    return CaseRecord(body["scale"], body["device"], body.get("gpus", 1))
+    return CaseRecord(body["scale"], body["device"], body.get("gpus", 0))
 
 
 def _test_from(body: Mapping[str, Any]) -> TestRecord:

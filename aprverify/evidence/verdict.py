@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aprverify.contract.model import SEVERAL_GPUS
+from aprverify.contract.model import GPUS_ALONE
 from aprverify.evidence.records import Row, Run
 
 OK = 0
@@ -57,11 +57,11 @@ def required_not_run(run: Run, require: Sequence[str]) -> list[Row]:
     by name, what needs several of them.
     """
     tests = {test.id: test for contract in run.contracts for test in contract.tests}
-    several = SEVERAL_GPUS in require
+    several = GPUS_ALONE in require
     return [
         row
         for row in run.rows
         if row.outcome == "not_run"
         and not row.inapplicable
-        and (several or tests[row.test].cases[row.case_id].gpus == 1)
+        and (several or tests[row.test].cases[row.case_id].gpus <= 1)
     ]

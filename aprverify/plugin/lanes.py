@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from aprverify.contract.model import SEVERAL_GPUS
+from aprverify.contract.model import GPUS_ALONE
 from aprverify.gpus import visible_gpus
 
 MOST_CPU_WORKERS = 8
@@ -30,7 +30,7 @@ serve others; more workers would wait for one another, and disturb what is timed
 
 def worker_count(lane: str, *, shared: bool = False) -> int:
     """What ``-n auto`` means; `shared`: another lane takes half of the cores."""
-    if lane == SEVERAL_GPUS:
+    if lane == GPUS_ALONE:
         return 1
     cores = len(os.sched_getaffinity(0))
     gpus = visible_gpus()
@@ -62,7 +62,7 @@ def pin_workers(lane: str, specs: list[Any], *, shared: bool = False) -> None:
     Raises:
         pytest.UsageError: several workers would share GPUs that an entry needs to itself.
     """
-    if lane == SEVERAL_GPUS:
+    if lane == GPUS_ALONE:
         if len(specs) > 1:
             raise pytest.UsageError(
                 f"--lane {lane}: its entries run one at a time; pass -n 0 or -n 1"

@@ -150,9 +150,9 @@ _PROBLEMS: dict[str, tuple[Body, str, str]] = {
     "several GPUs in two ways": (
         _test(cases=_cases({"matrix": {"device": ["cuda"]}, "requires": ["gpus:2", "gpus:4"]})),
         "one case requires gpus:2 and gpus:4", "keep the largest"),
-    "one GPU as a need": (
-        _test(cases=_cases({"matrix": {"device": ["cuda"]}, "requires": ["gpus:1"]})),
-        "'gpus:1' does not match", "schema"),
+    "no GPU as a need": (
+        _test(cases=_cases({"matrix": {"device": ["cuda"]}, "requires": ["gpus:0"]})),
+        "'gpus:0' does not match", "schema"),
     "missing file": (
         _test(cases=_cases({"matrix": {"device": ["cpu"]}, "requires": ["file:toysuite/no.txt"]})),
         "requires the file toysuite/no.txt, which does not exist", "name a file of the suite"),

@@ -64,6 +64,44 @@ def _verified(project: Toy, gpus: int, *arguments: str) -> tuple[int, Run]:
     return done.returncode, read_run(project.root / "run")
 
 
+def _with_a_timed_case(project: Toy) -> None:
+    cases = [
+        {"scale": "full", "matrix": {"device": ["cuda"], "size": [1, 2]}},
+        {"scale": "full", "matrix": {"device": ["cuda"]}, "requires": ["gpus:1"]},
+    ]
+    test = falsification(
+        "FALSIFY-TOY-001", "falsify_toy.falsify_sum", invariants=["INV-TOY-001"], cases=cases
+    )
+    project.contract(contract(falsification_tests=[test]))
+
+
+def test_what_times_a_gpu_has_it_to_itself_and_is_required_with_it(project: Toy) -> None:
+    """After all others, on a machine with one GPU too."""
+    _with_a_timed_case(project)
+    status, run = _verified(project, 1, "--require", "cuda")
+    assert (status, len(run.rows)) == (verdict.OK, 3)
+    assert {row.outcome for row in run.rows} == {"held"}
+    assert (project.root / "seen.txt").read_text().splitlines()[-1] == "device=cuda all"
+    assert run.header.selection.everything
+
+
+def test_what_times_a_gpu_is_required_where_there_is_none(project: Toy) -> None:
+    """It is no claim about several GPUs, which `--require cuda` would leave out of account."""
+    _with_a_timed_case(project)
+    status, run = _verified(project, 0, "--lane", "gpus", "--require", "cuda")
+    assert status == verdict.REQUIRED_NOT_RUN
+    assert [row.outcome for row in run.rows] == ["not_run"]
+
+
+def test_two_lanes_of_three_are_a_part(project: Toy) -> None:
+    """Both GPU lanes together are not everything."""
+    _with_a_timed_case(project)
+    status, run = _verified(project, 1, "--lane", "gpus", "--lane", "cuda")
+    assert (status, len(run.rows)) == (verdict.OK, 3)
+    assert not run.header.selection.complete
+    assert run.header.command[-4:] == ("--lane", "gpus", "--lane", "cuda")
+
+
 def test_with_two_gpus_they_run_last_and_see_both(project: Toy) -> None:
     """One after the other, when the other lanes have ended; all of it is one complete run."""
     status, run = _verified(project, 2, "--require", "cuda", "--require", "gpus")
