@@ -1,6 +1,6 @@
 """Times whole optimizer steps of the bundled trainer and of what a user would pick instead.
 
-    python benchmarks/step_time.py --out DIR
+    python benchmarks/step_time.py --out DIR [--only CONTENDER ...]
 
 Every contender trains the 370M Llama on random tokens on one GPU: bfloat16 compute, float32 master
 weights and AdamW state, clipping to a global norm of 1. Each runs in a process of its own, one
@@ -48,6 +48,14 @@ def main() -> int:
     """Run all contenders, or, as a child process, one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=CONTENDERS,
+        default=list(CONTENDERS),
+        metavar="CONTENDER",
+        help=f"some of them: {', '.join(CONTENDERS)}",
+    )
     parser.add_argument("--one", nargs=2, metavar=("CONTENDER", "BATCH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -56,6 +64,8 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
     for name, batch in CASES:
+        if name not in options.only:
+            continue
         results.append(run_one(name, batch, options.out))
         (options.out / "step_time.json").write_text(json.dumps(results, indent=2) + "\n")
         (options.out / "step_time.md").write_text(table(results))
