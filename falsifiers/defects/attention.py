@@ -223,3 +223,31 @@ class _UnscaledKeyGradient(OperatorsWrapper):
 def key_gradient_scaled(plant: Plant) -> None:
     """See the class."""
     wrap_operators(plant, _UnscaledKeyGradient)
+
+
+@defect(
+    "block-mask-one-token-late",
+    kind=SOURCE,
+    imitates="a block mask for compiled attention whose function compares with the next position",
+    symptom="in deterministic mode alone, each token sees the one after it",
+    hidden="operators are tested as they run by default, which takes no block mask",
+)
+def block_mask_one_token_late(plant: Plant) -> None:
+    """Make the mask of compiled, deterministic attention anew, one diagonal further."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def sees_the_next(batch: Any, head: Any, query: Any, key: Any) -> Any:
+        return query + 1 >= key
+
+    def make(original: Any) -> Any:
+        def prepare(module: Any, length: int, device: Any) -> None:
+            original(module, length, device)
+            if module._mask is not None:
+                module._mask = create_block_mask(
+                    sees_the_next, None, None, length, length, device=device
+                )
+                plant.effect(True)
+
+        return prepare
+
+    plant.patch("trainer.model.flex_attention:FlexCausalAttention.prepare", make)
