@@ -361,11 +361,23 @@ class Subject(Protocol):
         rank: int = 0,
         world_size: int = 1,
         cycle: bool = False,
+        on_pass: Callable[[int], None] | None = None,
     ) -> Iterator[Sequence[Batch]]:
         """The micro-batches of each optimizer step of one rank, from a prepared dataset.
 
+        Args:
+            on_pass: called with the number of a pass over the data, from 0, just before the step
+                with its first window is handed over.
+
         Raises:
             SubjectRefused: the dataset is missing, damaged, or too small.
+        """
+
+    def require_whole_dataset(self, dataset: Path) -> None:
+        """Read a prepared dataset to its last id, as a run does before its first step.
+
+        Raises:
+            SubjectRefused: a file is not what was prepared, or holds an id outside the vocabulary.
         """
 
     def heldout_batches(self, dataset: Path, *, length: int, batch: int) -> Sequence[Batch]:
@@ -414,6 +426,9 @@ class Subject(Protocol):
 
         A trainer that leaves other files writes them out in that layout here.
         """
+
+    def picture(self, run: Path) -> Path:
+        """The SVG file in which a run in that layout shows its losses, rates, norms and speeds."""
 
     def require_own_run(self, path: Path) -> None:
         """Refuse a finished run that other code than this very trainer made.

@@ -237,6 +237,10 @@ class TransformersSubject:
         """See the protocol."""
         raise NotSupported("transformers prepares no dataset")
 
+    def require_whole_dataset(self, dataset: Path) -> None:
+        """See the protocol."""
+        raise NotSupported("transformers prepares no dataset")
+
     def heldout_batches(self, dataset: Path, *, length: int, batch: int) -> Sequence[Batch]:
         """See the protocol."""
         raise NotSupported("transformers prepares no dataset")
@@ -266,6 +270,10 @@ class TransformersSubject:
         raise NotSupported("transformers has no pre-flight check")
 
     def run_directory(self, path: Path) -> Path:
+        """See the protocol."""
+        raise NotSupported("transformers leaves no run directory")
+
+    def picture(self, run: Path) -> Path:
         """See the protocol."""
         raise NotSupported("transformers leaves no run directory")
 
