@@ -15,6 +15,7 @@ entry of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -252,6 +253,16 @@ class Instance(Protocol):
 
         Raises:
             SubjectRefused: the state must not be written, or cannot be.
+        """
+
+    def saving(self, provenance: Provenance) -> AbstractContextManager[Callable[[Path], None]]:
+        """Checkpoints as a run saves them, one after another, written while it goes on.
+
+        Inside, each call saves the state of that moment to a path; what the instance is told to do
+        next is no part of it. Leaving waits until every file is on the disk.
+
+        Raises:
+            SubjectRefused: as `save_checkpoint`; by a later call, or on leaving.
         """
 
     def load_checkpoint(self, path: Path, provenance: Provenance) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,6 +155,10 @@ class TransformersInstance:
         }
 
     def save_checkpoint(self, path: Path, provenance: Provenance) -> None:
+        """See the protocol."""
+        raise NotSupported("transformers writes no resumable APR file")
+
+    def saving(self, provenance: Provenance) -> AbstractContextManager[Callable[[Path], None]]:
         """See the protocol."""
         raise NotSupported("transformers writes no resumable APR file")
 
