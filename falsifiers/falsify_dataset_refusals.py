@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from falsifiers.fixtures import Case, Measured, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 _POSSIBLE: dict[str, Any] = {"length": 8, "micro_batch": 1, "accumulation": 1, "seed": 0}
 _IMPOSSIBLE: tuple[dict[str, int], ...] = (
@@ -69,11 +69,12 @@ def falsify_shards_are_read_before_a_run(
     attempts: dict[str, Callable[[], object]] = {}
     needles, refused = {}, []
     for shard in sorted(path.name for path in dataset.glob("*.bin")):
+        folder = tmp_path / Path(shard).stem  # a message that names the folder names no shard
         copies = {
-            "changed": _with_id(dataset, tmp_path / f"{shard} changed", shard, 1, IDS),
-            "first": _with_id(dataset, tmp_path / f"{shard} first", shard, 0, case.vocabulary),
-            "last": _with_id(dataset, tmp_path / f"{shard} last", shard, -1, case.vocabulary),
-            "edge": _with_id(dataset, tmp_path / f"{shard} edge", shard, 1, case.vocabulary - 1),
+            "changed": _with_id(dataset, folder / "changed", shard, 1, IDS),
+            "first": _with_id(dataset, folder / "first", shard, 0, case.vocabulary),
+            "last": _with_id(dataset, folder / "last", shard, -1, case.vocabulary),
+            "edge": _with_id(dataset, folder / "edge", shard, 1, case.vocabulary - 1),
         }
         for label in ("first", "last", "edge"):
             seal(copies[label])
@@ -81,9 +82,9 @@ def falsify_shards_are_read_before_a_run(
             subject.require_whole_dataset(copies.pop("edge"))
         except SubjectRefused as refusal:
             refused.append(f"{shard}: {refusal}")
-        for copy in copies.values():
-            needles[copy.name] = shard
-            attempts[copy.name] = lambda copy=copy: subject.require_whole_dataset(copy)  # type: ignore[misc]
+        for label, copy in copies.items():
+            needles[f"{label} of {shard}"] = shard
+            attempts[f"{label} of {shard}"] = lambda copy=copy: subject.require_whole_dataset(copy)  # type: ignore[misc]
     tried = Tried().each(attempts.items())
     measured(
         tried=tried.count,

@@ -63,12 +63,12 @@ def dataset_check_reads_nothing(plant: Plant) -> None:
 
 class _CheckNamesNothing(SubjectWrapper):
     def require_whole_dataset(self, dataset: Path) -> None:
-        """The inner subject's check; its refusals without their message."""
+        """The inner subject's check; its refusals name the dataset and not the shard."""
         try:
             self.inner.require_whole_dataset(dataset)
         except SubjectRefused as refusal:
             self.plant.effect(True)
-            raise SubjectRefused(refusal.kind, "the dataset is damaged") from None
+            raise SubjectRefused(refusal.kind, f"{dataset}: it is damaged") from None
 
 
 @defect(
