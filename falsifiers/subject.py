@@ -391,8 +391,15 @@ class Subject(Protocol):
             SubjectRefused: a file is not what was prepared, or holds an id outside the vocabulary.
         """
 
-    def heldout_batches(self, dataset: Path, *, length: int, batch: int) -> Sequence[Batch]:
-        """The held-out stream of a prepared dataset. Raises as `training_batches`."""
+    def heldout_batches(
+        self, dataset: Path, *, length: int, batch: int, tokens: int | None = None
+    ) -> Sequence[Batch]:
+        """The held-out stream of a prepared dataset. Raises as `training_batches`.
+
+        Args:
+            tokens: at most so many targets, in whole windows spread evenly over the stream, but at
+                least one window. None is all.
+        """
 
     def share_of_heldout(
         self, batches: Iterable[Batch], *, rank: int, world_size: int
@@ -440,6 +447,13 @@ class Subject(Protocol):
 
     def picture(self, run: Path) -> Path:
         """The SVG file in which a run in that layout shows its losses, rates, norms and speeds."""
+
+    def checkpoint_to_resume(self, run: Path) -> Path:
+        """The checkpoint that a stopped run in that layout goes on from; nothing is changed.
+
+        Raises:
+            SubjectRefused: no checkpoint is good, or the furthest one is of a newer schema.
+        """
 
     def require_own_run(self, path: Path) -> None:
         """Refuse a finished run that other code than this very trainer made.

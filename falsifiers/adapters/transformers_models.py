@@ -246,7 +246,9 @@ class TransformersSubject:
         """See the protocol."""
         raise NotSupported("transformers prepares no dataset")
 
-    def heldout_batches(self, dataset: Path, *, length: int, batch: int) -> Sequence[Batch]:
+    def heldout_batches(
+        self, dataset: Path, *, length: int, batch: int, tokens: int | None = None
+    ) -> Sequence[Batch]:
         """See the protocol."""
         raise NotSupported("transformers prepares no dataset")
 
@@ -279,6 +281,10 @@ class TransformersSubject:
         raise NotSupported("transformers leaves no run directory")
 
     def picture(self, run: Path) -> Path:
+        """See the protocol."""
+        raise NotSupported("transformers leaves no run directory")
+
+    def checkpoint_to_resume(self, run: Path) -> Path:
         """See the protocol."""
         raise NotSupported("transformers leaves no run directory")
 

@@ -23,7 +23,7 @@ from falsifiers.subject import EAGER, Batch, Configuration, Execution
 from trainer import build, config, device, schedule, tokenizer
 from trainer import execution as execution_module
 from trainer import trainer as trainer_module
-from trainer.checkpoint.run_directory import RunDirectory
+from trainer.checkpoint import run_directory
 from trainer.corpus import corpus
 from trainer.errors import TrainerError
 from trainer.parallel import parallelism, world
@@ -163,10 +163,14 @@ class BundledSubject:
         with refusals():
             corpus.Corpus.open(dataset).verify()
 
-    def heldout_batches(self, dataset: Path, *, length: int, batch: int) -> Sequence[Batch]:
+    def heldout_batches(
+        self, dataset: Path, *, length: int, batch: int, tokens: int | None = None
+    ) -> Sequence[Batch]:
         """See the protocol."""
         with refusals():
-            held_out = corpus.Corpus.open(dataset).heldout(seq_length=length, batch_size=batch)
+            held_out = corpus.Corpus.open(dataset).heldout(
+                seq_length=length, batch_size=batch, limit_tokens=tokens
+            )
             return [plain_batch(one) for one in held_out]
 
     def share_of_heldout(
@@ -211,7 +215,12 @@ class BundledSubject:
 
     def picture(self, run: Path) -> Path:
         """See the protocol."""
-        return RunDirectory(run).curves
+        return run_directory.RunDirectory(run).curves
+
+    def checkpoint_to_resume(self, run: Path) -> Path:
+        """See the protocol."""
+        with refusals():
+            return run_directory.latest(run, lambda damaged: None)
 
     def require_own_run(self, path: Path) -> None:
         """See the protocol."""
