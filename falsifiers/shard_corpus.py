@@ -69,6 +69,12 @@ def shards(dataset: Path) -> list[Ids]:
     return [np.frombuffer(path.read_bytes(), dtype="<u4") for path in paths]
 
 
+def heldout_ids(dataset: Path) -> Ids:
+    """All that is held out, as one stream."""
+    paths = sorted(dataset.glob("heldout-*.bin"), key=lambda path: path.name.encode())
+    return np.concatenate([np.frombuffer(path.read_bytes(), dtype="<u4") for path in paths])
+
+
 def seal(dataset: Path) -> None:
     """Let ``manifest.json`` say of each shard, and of all of them, what is now in the files.
 
