@@ -1,4 +1,4 @@
-"""Does a run that was stopped go on from the furthest checkpoint that is whole?"""
+"""Is the furthest checkpoint of a stopped run kept, and gone on from if it is whole?"""
 
 from __future__ import annotations
 
@@ -45,6 +45,32 @@ def falsify_the_furthest_whole_checkpoint_is_resumed(
         accepted=len(tried.accepted),
         crashed=len(tried.crashed),
         faults="; ".join(filter(None, [*wrong, tried.faults()]))[:800],
+    )
+
+
+def falsify_a_run_keeps_what_it_may_have_to_go_on_from(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """Of a run that diverged, each good epoch's file is there, and the last one saved behind it."""
+    from falsifiers.run_directory import RunRecord, inspect
+    from falsifiers.tiny_runs import tiny_run
+
+    folder = subject.run_directory(tiny_run(subject, case.run, configuration, case.device).folder)
+    taken = len(RunRecord(folder).log)
+    epochs = taken // case.epoch - 1  # the last one diverged
+    multiples = range(case.every, taken, case.every)
+    within = [step for step in multiples if step > epochs * case.epoch]
+    due = {f"epoch-{number:03d}.apr": (number + 1) * case.epoch for number in range(epochs)}
+    due |= {f"step-{step:08d}.apr": step for step in within[-1:]}
+    found = sorted(path.name for path in (folder / "ckpt").glob("*.apr"))
+    states = {name: inspect(folder / "ckpt" / name) for name in due}
+    measured(
+        epochs_due=epochs,
+        superseded=len(multiples) - len(within),
+        within_due=len(within),
+        lost=sum(bool(s.fault) or s.training.get("step") != due[n] for n, s in states.items()),
+        left_over=len(set(found) - due.keys()),
+        found=", ".join(found),
     )
 
 

@@ -1,4 +1,4 @@
-"""Runs that go on from another checkpoint than the furthest whole one."""
+"""Runs that go on from another checkpoint than the furthest whole one, or do not keep it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from aprverify.planting import PROTOCOL, Plant, defect
+from falsifiers.edited_runs import checkpoints, edit_runs
 from falsifiers.subject import SubjectRefused
 from falsifiers.wrapping import SubjectWrapper
 
@@ -106,3 +107,74 @@ class _GoesOnRegardless(SubjectWrapper):
 def refused_run_goes_on_from_its_start(plant: Plant) -> None:
     """See the class."""
     plant.wrap_subject(lambda subject: _GoesOnRegardless(subject, plant))
+
+
+def _step_files(run: Path) -> list[Path]:
+    return sorted((run / "ckpt").glob("step-*.apr"))
+
+
+@defect(
+    "saved-at-epochs-alone",
+    kind=PROTOCOL,
+    imitates="an interval that is parsed and passed to nobody",
+    symptom="there is no checkpoint within an epoch",
+    hidden="nobody looks for one before the machine is taken away",
+)
+def saved_at_epochs_alone(plant: Plant) -> None:
+    """Remove them."""
+
+    def edit(run: Path) -> None:
+        for path in _step_files(run):
+            path.unlink()
+
+    edit_runs(plant, edit)
+
+
+@defect(
+    "epochs-superseded-by-steps",
+    kind=PROTOCOL,
+    imitates="save_total_limit=1: every older file goes, whatever it was kept for",
+    symptom="the checkpoint of an epoch goes as soon as a later one stands",
+    hidden="a resume takes the last one anyway; the best epoch is asked for at the end",
+)
+def epochs_superseded_by_steps(plant: Plant) -> None:
+    """Remove those of epochs where there is one of a step."""
+
+    def edit(run: Path) -> None:
+        for path in checkpoints(run) if _step_files(run) else ():
+            path.unlink()
+
+    edit_runs(plant, edit)
+
+
+@defect(
+    "superseded-steps-kept",
+    kind=PROTOCOL,
+    imitates="a clean-up that looks at epochs only",
+    symptom="each interval leaves a file, until the disk is full",
+    hidden="small models never fill one",
+)
+def superseded_steps_kept(plant: Plant) -> None:
+    """Leave one of before the first epoch's end."""
+
+    def edit(run: Path) -> None:
+        shutil.copyfile(checkpoints(run)[0], run / "ckpt" / "step-00000002.apr")
+
+    edit_runs(plant, edit)
+
+
+@defect(
+    "saved-a-step-late",
+    kind=PROTOCOL,
+    imitates="steps counted from 0 in the loop and from 1 in the file's name",
+    symptom="a file's name is one step ahead of what is in it",
+    hidden="a resume goes by what is in the file",
+)
+def saved_a_step_late(plant: Plant) -> None:
+    """Name each file of a step by the step behind it."""
+
+    def edit(run: Path) -> None:
+        for path in _step_files(run):
+            path.rename(path.with_name(f"step-{int(path.stem.removeprefix('step-')) + 1:08d}.apr"))
+
+    edit_runs(plant, edit)
