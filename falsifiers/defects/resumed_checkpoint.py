@@ -54,7 +54,7 @@ class _ByFileTime(SubjectWrapper):
 @defect(
     "checkpoint-chosen-by-file-time",
     kind=PROTOCOL,
-    imitates="max(files, key=os.path.getmtime)",
+    imitates="a resume from max(files, key=os.path.getmtime)",
     symptom="a run that was copied goes on from an old epoch",
     hidden="where the run was made, times and steps rise together",
 )
