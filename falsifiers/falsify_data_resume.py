@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,12 @@ Row = tuple[int, ...]
 
 
 def _steps(
-    subject: Subject, case: Case, dataset: Path, first_step: int = 0, rank: int | None = None
+    subject: Subject,
+    case: Case,
+    dataset: Path,
+    first_step: int = 0,
+    rank: int | None = None,
+    **told: Callable[[int], None],
 ) -> Iterator[list[Batch]]:
     """The stream of one rank, the last one unless another is named."""
     stream = subject.training_batches(
@@ -33,6 +38,7 @@ def _steps(
         rank=case.ranks - 1 if rank is None else rank,
         world_size=case.ranks,
         cycle=True,
+        **told,
     )
     return (list(step) for step in stream)
 
@@ -134,6 +140,43 @@ def falsify_first_batch_after_resume_is_the_next_one(
         not_once=_not_once(epoch, windows),
         windows_looked_at=len(epoch),
     )
+
+
+def falsify_resumed_stream_tells_of_passes_that_begin(
+    subject: Subject, case: Case, measured: Measured
+) -> None:
+    """Resumed at any step, the passes told of are those whose first window is still to come."""
+    corpus = _corpus(subject)
+    windows, sequences = (
+        len(_all_windows(corpus)),
+        case.ranks * case.micro_batch * case.accumulation,
+    )
+    passes = range(case.stretch * sequences // windows + 1)
+    due = [(number * windows // sequences, number) for number in passes]
+    due = [(step, number) for step, number in due if step < case.stretch]
+    wrong = []
+    for first in range(case.stretch):
+        told = _told(subject, case, corpus, first)
+        if told != [(step, number) for step, number in due if step >= first]:
+            wrong.append(f"from step {first}: {told}"[:80])
+    measured(
+        passes_due=len(due),
+        within_a_step=sum(number * windows % sequences > 0 for _, number in due),
+        wrong_starts=len(wrong),
+        faults="; ".join(wrong)[:800],
+    )
+
+
+def _told(subject: Subject, case: Case, corpus: Path, first: int) -> list[tuple[int, int]]:
+    """Step and number of each pass that a stream from step `first` on told of."""
+    told: list[tuple[int, int]] = []
+    step = first
+    stream = _steps(
+        subject, case, corpus, first, on_pass=lambda number: told.append((step, number))
+    )
+    for _ in islice(stream, case.stretch - first):
+        step += 1
+    return told
 
 
 def falsify_file_holds_the_data_position(

@@ -61,6 +61,37 @@ def falsify_a_step_that_is_not_finite_is_named(
     measured(status=result.status, message=result.message, lines=len(result.logged))
 
 
+def falsify_steps_behind_a_failed_one_are_not_made_up(
+    subject: Subject, case: Case, measured: Measured, configuration: Configuration
+) -> None:
+    """One gradient is NaN once: whatever comes behind that step is refused, or moves weights."""
+    from falsifiers.inputs import random_batch
+    from falsifiers.subject import SubjectRefused
+    from falsifiers.training_state import differing, small
+
+    configuration = small(configuration, case.vocabulary, case.layers)
+    instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
+    steps: list[tuple[str, bool]] = []
+    instance.on_gradient(
+        "model.norm.weight", lambda g: g * (float("nan") if len(steps) == case.spoiled else 1.0)
+    )
+    for number in range(case.steps):
+        before = {name: p.clone() for name, p in instance.parameters().items()}
+        refusal = ""
+        try:
+            instance.train_step(random_batch(configuration, 2, 8, case.seed + number))
+        except SubjectRefused as refused:
+            refusal = refused.kind
+        steps.append((refusal, bool(differing(before, instance.parameters()))))
+    measured(
+        refusals=", ".join(refusal for refusal, _ in steps),
+        idle=sum(not refusal and not moved for refusal, moved in steps),
+        moved_by_refused=sum(bool(refusal) and moved for refusal, moved in steps),
+        refused_before=sum(bool(refusal) for refusal, _ in steps[: case.spoiled]),
+        spoiled_refused=bool(steps[case.spoiled][0]),
+    )
+
+
 def falsify_resumed_log_is_the_uninterrupted_one(
     subject: Subject, case: Case, measured: Measured, configuration: Configuration, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 The layout is that of C-TRAIN-PRETRAIN: ``train.jsonl`` with one object an optimizer step,
 ``run.json`` (``identity``, ``device``, ``devices``, ``residency``, ``determinism``),
 ``outcome.json``, and for each epoch ``ckpt/epoch-NNN.apr`` beside ``ckpt/epoch-NNN.metadata.json``.
+A checkpoint within an epoch is ``ckpt/step-NNNNNNNN.apr``, by its steps.
 """
 
 from __future__ import annotations

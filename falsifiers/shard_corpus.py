@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aprverify.outcomes import NotRun
 from falsifiers import tiny_runs
 from falsifiers.made_once import made_once
 from falsifiers.subject import Subject
@@ -64,6 +67,37 @@ def shards(dataset: Path) -> list[Ids]:
     """The training shards in the lexical order of their names, as little-endian u32."""
     paths = sorted(dataset.glob("train-*.bin"), key=lambda path: path.name.encode())
     return [np.frombuffer(path.read_bytes(), dtype="<u4") for path in paths]
+
+
+def heldout_ids(dataset: Path) -> Ids:
+    """All that is held out, as one stream."""
+    paths = sorted(dataset.glob("heldout-*.bin"), key=lambda path: path.name.encode())
+    return np.concatenate([np.frombuffer(path.read_bytes(), dtype="<u4") for path in paths])
+
+
+def seal(dataset: Path) -> None:
+    """Let ``manifest.json`` say of each shard, and of all of them, what is now in the files.
+
+    The layout is the published one: ``shards`` by split, each with ``file``, ``tokens`` and
+    ``sha256``; ``sha256`` of the whole is over a line for the tokenizer and a line a shard.
+
+    Raises:
+        NotRun: the dataset has no such manifest.
+    """
+    path = dataset / "manifest.json"
+    try:
+        fields = json.loads(path.read_bytes())
+        tokenizer = fields["tokenizer"]
+        lines = [" ".join(str(tokenizer[n]) for n in ("sha256", "vocab_size", "end_of_text"))]
+        for shard in (*fields["shards"]["train"], *fields["shards"]["heldout"]):
+            content = (dataset / shard["file"]).read_bytes()
+            shard |= {"tokens": len(content) // 4, "sha256": hashlib.sha256(content).hexdigest()}
+            lines.append(f"{shard['file']} {shard['tokens']} {shard['sha256']}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        detail = f"{path}: no manifest in the published layout: {error!r}"
+        raise NotRun("subject", detail, "compare with falsifiers/shard_corpus.py") from error
+    fields["sha256"] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    path.write_text(json.dumps(fields))
 
 
 def windows_of(stream: Ids, length: int) -> dict[bytes, int]:

@@ -15,6 +15,7 @@ entry of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -254,6 +255,16 @@ class Instance(Protocol):
             SubjectRefused: the state must not be written, or cannot be.
         """
 
+    def saving(self, provenance: Provenance) -> AbstractContextManager[Callable[[Path], None]]:
+        """Checkpoints as a run saves them, one after another, written while it goes on.
+
+        Inside, each call saves the state of that moment to a path; what the instance is told to do
+        next is no part of it. Leaving waits until every file is on the disk.
+
+        Raises:
+            SubjectRefused: as `save_checkpoint`; by a later call, or on leaving.
+        """
+
     def load_checkpoint(self, path: Path, provenance: Provenance) -> int:
         """Replace the whole state by that of the file, or change nothing.
 
@@ -361,15 +372,34 @@ class Subject(Protocol):
         rank: int = 0,
         world_size: int = 1,
         cycle: bool = False,
+        on_pass: Callable[[int], None] | None = None,
     ) -> Iterator[Sequence[Batch]]:
         """The micro-batches of each optimizer step of one rank, from a prepared dataset.
+
+        Args:
+            on_pass: called with the number of a pass over the data, from 0, just before the step
+                with its first window is handed over.
 
         Raises:
             SubjectRefused: the dataset is missing, damaged, or too small.
         """
 
-    def heldout_batches(self, dataset: Path, *, length: int, batch: int) -> Sequence[Batch]:
-        """The held-out stream of a prepared dataset. Raises as `training_batches`."""
+    def require_whole_dataset(self, dataset: Path) -> None:
+        """Read a prepared dataset to its last id, as a run does before its first step.
+
+        Raises:
+            SubjectRefused: a file is not what was prepared, or holds an id outside the vocabulary.
+        """
+
+    def heldout_batches(
+        self, dataset: Path, *, length: int, batch: int, tokens: int | None = None
+    ) -> Sequence[Batch]:
+        """The held-out stream of a prepared dataset. Raises as `training_batches`.
+
+        Args:
+            tokens: at most so many targets, in whole windows spread evenly over the stream, but at
+                least one window. None is all.
+        """
 
     def share_of_heldout(
         self, batches: Iterable[Batch], *, rank: int, world_size: int
@@ -413,6 +443,16 @@ class Subject(Protocol):
         """A finished run of the pretrain command in the layout that `run_directory.py` reads.
 
         A trainer that leaves other files writes them out in that layout here.
+        """
+
+    def picture(self, run: Path) -> Path:
+        """The SVG file in which a run in that layout shows its losses, rates, norms and speeds."""
+
+    def checkpoint_to_resume(self, run: Path) -> Path:
+        """The checkpoint that a stopped run in that layout goes on from; nothing is changed.
+
+        Raises:
+            SubjectRefused: no checkpoint is good, or the furthest one is of a newer schema.
         """
 
     def require_own_run(self, path: Path) -> None:

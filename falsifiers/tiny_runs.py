@@ -69,9 +69,18 @@ RUNS: Mapping[str, TinyRun] = {
     "diverging": TinyRun(
         "sentences", {"num-steps": 200, "steps-per-epoch": 20, "batch-size": 4, "lr": 100.0}
     ),
-    # The rate still rises in the second epoch, which therefore ends with the worse held-out loss.
+    # The rate still rises in the second epoch, which therefore ends with the worse held-out loss,
+    # and with what was saved within it.
     "growing": TinyRun(
-        "foreign", {**_LEARNING, "num-steps": 13, "steps-per-epoch": 3, "lr": 0.6, "warmup": 12}
+        "foreign",
+        {
+            **_LEARNING,
+            "num-steps": 13,
+            "steps-per-epoch": 3,
+            "lr": 0.6,
+            "warmup": 12,
+            "checkpoint-every": 2,
+        },
     ),
     "halted": TinyRun(
         "few", {"num-steps": 6, "batch-size": 4, "data-end": "halt", "lr": 0.001, "warmup": 1}

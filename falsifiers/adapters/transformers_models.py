@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +158,10 @@ class TransformersInstance:
         """See the protocol."""
         raise NotSupported("transformers writes no resumable APR file")
 
+    def saving(self, provenance: Provenance) -> AbstractContextManager[Callable[[Path], None]]:
+        """See the protocol."""
+        raise NotSupported("transformers writes no resumable APR file")
+
     def load_checkpoint(self, path: Path, provenance: Provenance) -> int:
         """See the protocol."""
         raise NotSupported("transformers reads no resumable APR file")
@@ -237,7 +242,13 @@ class TransformersSubject:
         """See the protocol."""
         raise NotSupported("transformers prepares no dataset")
 
-    def heldout_batches(self, dataset: Path, *, length: int, batch: int) -> Sequence[Batch]:
+    def require_whole_dataset(self, dataset: Path) -> None:
+        """See the protocol."""
+        raise NotSupported("transformers prepares no dataset")
+
+    def heldout_batches(
+        self, dataset: Path, *, length: int, batch: int, tokens: int | None = None
+    ) -> Sequence[Batch]:
         """See the protocol."""
         raise NotSupported("transformers prepares no dataset")
 
@@ -266,6 +277,14 @@ class TransformersSubject:
         raise NotSupported("transformers has no pre-flight check")
 
     def run_directory(self, path: Path) -> Path:
+        """See the protocol."""
+        raise NotSupported("transformers leaves no run directory")
+
+    def picture(self, run: Path) -> Path:
+        """See the protocol."""
+        raise NotSupported("transformers leaves no run directory")
+
+    def checkpoint_to_resume(self, run: Path) -> Path:
         """See the protocol."""
         raise NotSupported("transformers leaves no run directory")
 

@@ -79,3 +79,26 @@ class _SquareReported(InstanceWrapper):
 def sum_of_squares_reported(plant: Plant) -> None:
     """See the class."""
     wrap_instances(plant, _SquareReported)
+
+
+class _RoundedNorm(InstanceWrapper):
+    def train_step(self, batch: Any, **options: Any) -> Any:
+        """A right step, which reports its norm as a float32 number."""
+        import torch
+
+        metrics = self.inner.train_step(batch, **options)
+        rounded = torch.tensor(metrics.grad_norm, dtype=torch.float32).item()
+        self.plant.effect(rounded != metrics.grad_norm)
+        return replace(metrics, grad_norm=rounded)
+
+
+@defect(
+    "norm-with-the-digits-of-float32",
+    kind=PROTOCOL,
+    imitates="a buffer for results whose dtype is left to its default",
+    symptom="a norm summed in float64 is reported with seven digits; above 3.4e38 it is inf",
+    hidden="no plot shows the eighth digit",
+)
+def norm_with_the_digits_of_float32(plant: Plant) -> None:
+    """See the class."""
+    wrap_instances(plant, _RoundedNorm)

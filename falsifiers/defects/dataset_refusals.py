@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,100 @@ from typing import Any
 from aprverify.planting import PROTOCOL, SOURCE, Plant, defect
 from falsifiers.subject import SubjectRefused
 from falsifiers.wrapping import SubjectWrapper
+
+
+def _hashes_fit(dataset: Path) -> bool:
+    """Whether the manifest names the hash of every shard as it is."""
+    manifest = (dataset / "manifest.json").read_text()
+    shards = (path.read_bytes() for path in dataset.glob("*.bin"))
+    return all(hashlib.sha256(shard).hexdigest() in manifest for shard in shards)
+
+
+class _TrustsHashes(SubjectWrapper):
+    def require_whole_dataset(self, dataset: Path) -> None:
+        """The inner subject's check; what it refuses although the hashes fit is taken."""
+        try:
+            self.inner.require_whole_dataset(dataset)
+        except SubjectRefused:
+            if not _hashes_fit(dataset):
+                raise
+            self.plant.effect(True)
+
+
+@defect(
+    "dataset-check-trusts-hashes",
+    kind=PROTOCOL,
+    imitates="a loader that takes a shard for right once its checksum is",
+    symptom="ids beyond the vocabulary are trained on if they were there when the hash was taken",
+    hidden="every dataset that this trainer prepared itself passes, and rightly",
+)
+def dataset_check_trusts_hashes(plant: Plant) -> None:
+    """See the class."""
+    plant.wrap_subject(lambda subject: _TrustsHashes(subject, plant))
+
+
+class _ReadsNothing(SubjectWrapper):
+    def require_whole_dataset(self, dataset: Path) -> None:
+        """No check."""
+        self.plant.effect(True)
+
+
+@defect(
+    "dataset-check-reads-nothing",
+    kind=PROTOCOL,
+    imitates="a verification that is skipped because it takes minutes",
+    symptom="a shard with a flipped bit is trained on",
+    hidden="sizes are looked at when the dataset is opened, and a bit changes no size",
+)
+def dataset_check_reads_nothing(plant: Plant) -> None:
+    """See the class."""
+    plant.wrap_subject(lambda subject: _ReadsNothing(subject, plant))
+
+
+class _CheckNamesNothing(SubjectWrapper):
+    def require_whole_dataset(self, dataset: Path) -> None:
+        """The inner subject's check; its refusals name the dataset and not the shard."""
+        try:
+            self.inner.require_whole_dataset(dataset)
+        except SubjectRefused as refusal:
+            self.plant.effect(True)
+            raise SubjectRefused(refusal.kind, f"{dataset}: it is damaged") from None
+
+
+@defect(
+    "dataset-check-names-nothing",
+    kind=PROTOCOL,
+    imitates="all(check(shard) for shard in shards)",
+    symptom="a damaged dataset is refused, and not which shard",
+    hidden="the right datasets are refused",
+)
+def dataset_check_names_nothing(plant: Plant) -> None:
+    """See the class."""
+    plant.wrap_subject(lambda subject: _CheckNamesNothing(subject, plant))
+
+
+class _LastIdRefused(SubjectWrapper):
+    def require_whole_dataset(self, dataset: Path) -> None:
+        """The inner subject's check, and a refusal of the vocabulary's last id."""
+        self.inner.require_whole_dataset(dataset)
+        size = json.loads((dataset / "manifest.json").read_text())["tokenizer"]["vocab_size"]
+        last = (size - 1).to_bytes(4, "little")
+        for shard in dataset.glob("*.bin"):
+            if last in shard.read_bytes():
+                self.plant.effect(True)
+                raise SubjectRefused("DATA", f"{shard}: token id {size - 1}")
+
+
+@defect(
+    "largest-id-is-refused",
+    kind=PROTOCOL,
+    imitates="a vocabulary's size taken for its largest id, less one",
+    symptom="a shard with the last id of the vocabulary, often the end of text, is refused",
+    hidden="prepare checks ids by itself, and a corpus without that id is taken",
+)
+def largest_id_is_refused(plant: Plant) -> None:
+    """See the class."""
+    plant.wrap_subject(lambda subject: _LastIdRefused(subject, plant))
 
 
 class _PassedOver(SubjectWrapper):

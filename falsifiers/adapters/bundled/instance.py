@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,11 +140,22 @@ class BundledInstance:
 
     def save_checkpoint(self, path: Path, provenance: Provenance) -> None:
         """See the protocol."""
-        here = position.TrainingPosition(
-            step=self._trainer.step, epoch=0, tokens_seen=0, settings=self._settings(provenance)
-        )
+        with self.saving(provenance) as save:
+            save(path)
+
+    @contextmanager
+    def saving(self, provenance: Provenance) -> Iterator[Callable[[Path], None]]:
+        """See the protocol."""
+        settings = self._settings(provenance)
+
+        def save(path: Path) -> None:
+            step = self._trainer.step
+            here = position.TrainingPosition(step, epoch=0, tokens_seen=0, settings=settings)
+            with refusals():
+                checkpoints.save(self._trainer, here, path)
+
         with refusals(), writer.CheckpointWriter() as checkpoints:
-            checkpoints.save(self._trainer, here, path)
+            yield save
 
     def load_checkpoint(self, path: Path, provenance: Provenance) -> int:
         """See the protocol."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +23,7 @@ from falsifiers.subject import EAGER, Batch, Configuration, Execution
 from trainer import build, config, device, schedule, tokenizer
 from trainer import execution as execution_module
 from trainer import trainer as trainer_module
+from trainer.checkpoint import run_directory
 from trainer.corpus import corpus
 from trainer.errors import TrainerError
 from trainer.parallel import parallelism, world
@@ -138,6 +139,7 @@ class BundledSubject:
         rank: int = 0,
         world_size: int = 1,
         cycle: bool = False,
+        on_pass: Callable[[int], None] | None = None,
     ) -> Iterator[Sequence[Batch]]:
         """See the protocol."""
         with refusals():
@@ -150,16 +152,25 @@ class BundledSubject:
                 world_size=world_size,
                 first_step=first_step,
                 cycle=cycle,
-                on_epoch=lambda epoch: None,
+                on_epoch=on_pass or (lambda epoch: None),
             )
         with closing(steps), refusals():
             for batches in steps:
                 yield [plain_batch(batch) for batch in batches]
 
-    def heldout_batches(self, dataset: Path, *, length: int, batch: int) -> Sequence[Batch]:
+    def require_whole_dataset(self, dataset: Path) -> None:
         """See the protocol."""
         with refusals():
-            held_out = corpus.Corpus.open(dataset).heldout(seq_length=length, batch_size=batch)
+            corpus.Corpus.open(dataset).verify()
+
+    def heldout_batches(
+        self, dataset: Path, *, length: int, batch: int, tokens: int | None = None
+    ) -> Sequence[Batch]:
+        """See the protocol."""
+        with refusals():
+            held_out = corpus.Corpus.open(dataset).heldout(
+                seq_length=length, batch_size=batch, limit_tokens=tokens
+            )
             return [plain_batch(one) for one in held_out]
 
     def share_of_heldout(
@@ -201,6 +212,15 @@ class BundledSubject:
     def run_directory(self, path: Path) -> Path:
         """See the protocol. The layout is this trainer's own."""
         return path
+
+    def picture(self, run: Path) -> Path:
+        """See the protocol."""
+        return run_directory.RunDirectory(run).curves
+
+    def checkpoint_to_resume(self, run: Path) -> Path:
+        """See the protocol."""
+        with refusals():
+            return run_directory.latest(run, lambda damaged: None)
 
     def require_own_run(self, path: Path) -> None:
         """See the protocol."""
