@@ -14,7 +14,7 @@ from aprverify.gpus import driver_version, visible_gpus
 
 _PACKAGES = (
     "torch", "numpy", "safetensors", "gguf", "tokenizers", "transformers", "triton",
-    "pytest", "pytest-xdist", "PyYAML", "jsonschema",
+    "pytest", "pytest-xdist", "PyYAML", "jsonschema", "hypothesis",
 )  # fmt: skip
 _VARIABLES = (
     "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE",

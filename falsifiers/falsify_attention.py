@@ -119,28 +119,49 @@ def falsify_the_future_is_not_seen(subject: Subject, case: Case, measured: Measu
         outputs_and_gradients,
         random_heads,
     )
+    from falsifiers.operator_trials import Errors
 
     operators, heads = operators_of(subject, case), random_heads(case)
     rows = attention_rows(operators, heads.q, heads.k)
-    now = case.length // 2
     before = operators.attention(heads.q, heads.k, heads.v)
-    past_only = heads.grad_out.clone()
-    past_only[:, :, now:] = 0.0
-    changed, gradients, changes = torch.zeros_like(before, dtype=torch.bool), [], []
-    # A later key may be the opposite of all that earlier queries look for: one sign is not.
-    for outburst in (case.outburst, -case.outburst):
+    found, changed, changes = Errors(), 0, []
+    for index, (now, outburst) in enumerate(_interruptions(case)):
+        past_only = heads.grad_out.clone()
+        past_only[:, :, now:] = 0.0
         later = [x.clone() for x in (heads.q, heads.k, heads.v)]
         for tensor, factor in zip(later, (1.0, outburst, outburst), strict=True):
             tensor[:, :, now:] = -factor * tensor[:, :, now:].flip(2)
         after, sent = outputs_and_gradients(operators, later[0], later[1], later[2], past_only)
-        changed |= torch.ne(before, after)
-        gradients += [float(g[:, :, now:].abs().max()) for g in sent.values()]
+        differing = int(torch.ne(before, after)[:, :, :now].sum())
+        where = f"example {index}: from token {now} on, {outburst:.4g} times"
+        found.note("changed", differing, where)
+        found.note("gradient", max(float(g[:, :, now:].abs().max()) for g in sent.values()), where)
+        changed += differing
         changes.append(float((before - after)[:, :, now:].double().abs().max()))
     measured(
         least_weight=rows.min().item(),
         largest_weight=rows.max().item(),
         future_weight=rows.triu(diagonal=1).abs().max().item(),
-        changed_outputs=int(changed[:, :, :now].sum()),
-        future_gradient=max(gradients),
+        changed_outputs=changed,
+        future_gradient=found.largest["gradient"],
+        worst=found.worst(),
+        interruptions=len(changes),
         later_change=max(changes),
+    )
+
+
+def _interruptions(case: Case) -> list[tuple[int, float]]:
+    """The first token that is another one, and what k and v are multiplied by from there on."""
+    from hypothesis import strategies as st
+
+    from falsifiers.drawn_inputs import examples, integers, powers_of_ten
+
+    last, half = case.length - 1, case.length // 2
+    signed = st.tuples(powers_of_ten(0, 6), st.sampled_from([-1.0, 1.0])).map(lambda f: f[0] * f[1])
+    return examples(
+        st.tuples(integers(1, last, (half, 64, 128, 256)), signed),
+        case.examples,
+        case.seed,
+        # A later key may be the opposite of all that earlier queries look for: one sign is not.
+        always=[(now, sign * case.outburst) for now in (half, 1, last) for sign in (1.0, -1.0)],
     )

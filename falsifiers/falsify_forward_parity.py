@@ -84,19 +84,25 @@ def falsify_batch_is_the_mean_of_its_sequences(
 ) -> None:
     """Loss and gradients of a batch are the target-weighted mean over its sequences alone."""
     import torch
+    from hypothesis import strategies as st
 
+    from falsifiers.drawn_inputs import examples, integers
     from falsifiers.errors import worst_relative_error
-    from falsifiers.inputs import ragged_batch, roughen
+    from falsifiers.inputs import random_tokens, roughen
     from falsifiers.subject import Batch
 
     instance = subject.build(configuration, device=case.device, dtype=case.dtype, seed=case.seed)
     roughen(instance, case.seed, case.roughness)
-    batch = ragged_batch(configuration, case.batch, case.length, case.seed + 5)
-    assert batch.target_mask is not None
+    others = st.lists(integers(1, case.length), min_size=case.batch - 2, max_size=case.batch - 2)
+    (drawn,) = examples(others, 1, case.seed)
+    targets = [1, *drawn, case.length]  # the last sequence is whole, so that its last chunk counts
+    tokens = random_tokens(configuration, case.batch, case.length + 1, case.seed + 5)
+    masks = torch.arange(case.length)[None, :] < torch.tensor(targets)[:, None]
+    batch = Batch(tokens, masks)
     loss, gradients = instance.loss_and_gradients(batch)
     mean_loss = 0.0
     means = {n: torch.zeros_like(g, dtype=torch.float64) for n, g in gradients.items()}
-    for tokens, mask in zip(batch.tokens, batch.target_mask, strict=True):
+    for tokens, mask in zip(batch.tokens, masks, strict=True):
         alone = Batch(tokens[None], mask[None])
         share = alone.targets / batch.targets
         its_loss, its_gradients = instance.loss_and_gradients(alone)
@@ -105,10 +111,11 @@ def falsify_batch_is_the_mean_of_its_sequences(
             means[name] += share * gradient
     gradient_error, gradient_name = worst_relative_error(gradients, means)
     measured(
-        rows=batch.target_mask.numel(),
+        rows=masks.numel(),
         loss_error=abs(loss - mean_loss) / mean_loss,
         gradient_error=gradient_error,
         worst_gradient=gradient_name,
+        targets=",".join(map(str, targets)),
     )
 
 

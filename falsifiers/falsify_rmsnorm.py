@@ -41,23 +41,22 @@ def falsify_rmsnorm_is_finite(subject: Subject, case: Case, measured: Measured) 
 
 def falsify_rmsnorm_is_scale_invariant(subject: Subject, case: Case, measured: Measured) -> None:
     """Where eps is negligible, the input times a is the output times the sign of a."""
-    from falsifiers.operator_trials import (
-        Errors,
-        element_error,
-        gaussian,
-        integers,
-        torch_dtype,
-        tried,
-    )
+    from hypothesis import strategies as st
+
+    from falsifiers.drawn_inputs import examples, integers, widths
+    from falsifiers.operator_trials import Errors, element_error, gaussian, torch_dtype, tried
 
     norm, errors, eps = subject.operators().rmsnorm, Errors(), 1e-6
-    widths = integers(case.examples, 1, 257, case.seed)
-    exponents = integers(case.examples, -7, 20, case.seed + 1)
-    for index, (width, exponent) in enumerate(zip(widths, reversed(exponents), strict=True)):
+    drawn = examples(
+        st.tuples(widths(1), integers(-7, 20), st.sampled_from([-1.0, 1.0])),
+        case.examples,
+        case.seed,
+        always=[(1, 20, -1.0), (257, -7, 1.0), (257, 20, -1.0)],
+    )
+    for index, (width, exponent, sign) in enumerate(drawn):
         x = gaussian((2, width), 100 * case.seed + index, case.device)
         x = (1e3 * x / x.square().mean(-1, keepdim=True).sqrt()).to(torch_dtype(case.dtype))
         weight = 1.0 + 0.5 * gaussian((width,), 1000 + index, case.device)
-        sign = 1.0 if index % 2 else -1.0
         factor = sign * 2.0**exponent  # exact in any dtype
 
         def run(x: Tensor, w: Tensor) -> Tensor:
@@ -66,7 +65,7 @@ def falsify_rmsnorm_is_scale_invariant(subject: Subject, case: Case, measured: M
         plain, upstream = tried(run, {"x": x, "weight": weight}, seed=index)
         scaled, _ = tried(run, {"x": factor * x, "weight": weight}, upstream=upstream)
         scale = _scales(x, weight, upstream["out"], eps)
-        where = f"width {width}, factor {factor:g}"
+        where = f"example {index}: width {width}, factor {factor:g}"
         out = plain.outputs["out"].double()
         errors.saw(scaled.outputs)
         error = element_error(scaled.outputs["out"], sign * out, out.abs())
@@ -173,20 +172,19 @@ def falsify_unit_weights_give_the_known_rms(
 ) -> None:
     """With weights of one the RMS of the output is √(m / (m + eps)), m the mean square."""
     import torch
+    from hypothesis import strategies as st
 
-    from falsifiers.operator_trials import (
-        Errors,
-        gaussian,
-        integers,
-        powers_of_ten,
-        torch_dtype,
-    )
+    from falsifiers.drawn_inputs import examples, powers_of_ten, widths
+    from falsifiers.operator_trials import Errors, gaussian, torch_dtype
 
     norm, errors = subject.operators().rmsnorm, Errors()
-    widths = integers(case.examples, 2, 257, case.seed)
-    ratios = powers_of_ten(case.examples, -3, 6, case.seed + 1)
-    for index, (width, ratio) in enumerate(zip(widths, ratios, strict=True)):
-        eps = EPS[index % 2]
+    drawn = examples(
+        st.tuples(widths(2), powers_of_ten(-3, 6), st.sampled_from(EPS)),
+        case.examples,
+        case.seed,
+        always=[(2, 1e-3, EPS[0]), (257, 1e6, EPS[1])],
+    )
+    for index, (width, ratio, eps) in enumerate(drawn):
         direction = gaussian((width,), 100 * case.seed + index, case.device).double()
         direction = direction / direction.square().mean().sqrt()
         x = (direction * (ratio * eps) ** 0.5).to(torch_dtype(case.dtype)).requires_grad_()
@@ -196,7 +194,7 @@ def falsify_unit_weights_give_the_known_rms(
         wide = x.detach().double()
         m = wide.square().mean()
         expected = (m / (m + eps)).sqrt()
-        where = f"width {width}, m {ratio:.1e} of eps {eps:g}"
+        where = f"example {index}: width {width}, m {ratio:.4g} of eps {eps:g}"
         errors.saw({"out": out})
         errors.note("rms", float((ours.detach() - expected).abs() / expected), where)
         growth = m.sqrt() * eps / (m + eps) ** 1.5

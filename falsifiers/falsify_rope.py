@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from falsifiers.fixtures import Case, Measured, Subject
 
 if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
     from torch import Tensor
 
     from falsifiers.operator_trials import Shape, Trial
@@ -52,13 +53,20 @@ def falsify_rope_is_relative(subject: Subject, case: Case, measured: Measured) -
     """⟨q at m, k at n⟩ and its gradients are those at m + d and n + d, up to the last position."""
     import torch
 
-    from falsifiers.operator_trials import Errors, gaussian, integers, torch_dtype
+    from falsifiers.drawn_inputs import examples
+    from falsifiers.operator_trials import Errors, gaussian, torch_dtype
     from falsifiers.subject import Execution
 
     rope = subject.operators(Execution(compiled=case.compiled)).rope
     errors, turned = Errors(), []
     last = case.positions - 1
-    spans = integers(case.examples, 0, last, case.seed)  # how far the later of m, n may be
+    drawn = examples(
+        _positions(last),
+        case.examples,
+        case.seed,
+        always=[(0, 0, last), (0, 1, last - 1), (1, 0, last - 1), (last, 0, 0)],
+    )
+    m, n, shift = (torch.tensor(x, device=case.device) for x in zip(*drawn, strict=True))
     for index, (size, theta) in enumerate((d, t) for d in (2, 8, case.head_dim) for t in THETAS):
         seed = 100 * case.seed + 4 * index
         q, k = (gaussian((size,), seed + i, case.device) for i in range(2))
@@ -69,18 +77,14 @@ def falsify_rope_is_relative(subject: Subject, case: Case, measured: Measured) -
         q, k = (x.requires_grad_() for x in stretched)
         at = rope(q, k, theta=theta)
         turned_q, turned_k = (x[0, 0].double() for x in at)
-        draw = torch.Generator().manual_seed(seed)
-        share = torch.rand((3, len(spans)), generator=draw, dtype=torch.float64)
-        span = torch.tensor(spans, dtype=torch.float64)
-        m, n = (share[0] * span).long(), span.long()
-        swap = share[1] < 0.5  # keys behind queries and before them
-        m, n = torch.where(swap, n, m).to(case.device), torch.where(swap, m, n).to(case.device)
-        shift = (share[2] * (last - span) + 0.5).long().to(case.device)
         here = (turned_q[m] * turned_k[n]).sum(-1)
         there = (turned_q[m + shift] * turned_k[n + shift]).sum(-1)
         where = f"head size {size}, theta {theta:g}"
         errors.saw({"q": at[0], "k": at[1]})
-        errors.note("dot", float((here - there).detach().abs().max()), where)
+        change = (here - there).detach().abs()
+        worst = int(change.argmax())  # of NaN too
+        at_worst = "q at {}, k at {}, both {} on".format(*drawn[worst])
+        errors.note("dot", float(change[worst]), f"{where}, example {worst}: {at_worst}")
         turned.append(float((here - (turned_q[n] * turned_k[n]).sum(-1)).detach().abs().max()))
         for first, second in zip(
             torch.autograd.grad(here.sum(), (q, k), retain_graph=True),
@@ -88,7 +92,7 @@ def falsify_rope_is_relative(subject: Subject, case: Case, measured: Measured) -
             strict=True,
         ):
             change = (first.double() - second.double()).sum((0, 1, 2)).abs().max()
-            errors.note("gradient", float(change) / len(spans), where)
+            errors.note("gradient", float(change) / len(drawn), f"{where}, all examples")
     measured(
         dot_error=errors.largest["dot"],
         gradient_error=errors.largest["gradient"],
@@ -143,6 +147,22 @@ def falsify_rope_leaves_the_first_position(
     )
 
 
+def _positions(last: int) -> SearchStrategy[tuple[int, int, int]]:
+    """Where q and k are, either before the other, and how far both can move up to `last`."""
+    from hypothesis import strategies as st
+
+    from falsifiers.drawn_inputs import integers
+
+    @st.composite
+    def positions(draw: st.DrawFn) -> tuple[int, int, int]:
+        later = draw(st.integers(0, last))
+        earlier = draw(integers(0, later))
+        m, n = draw(st.permutations((earlier, later)))
+        return m, n, draw(integers(0, last - later))
+
+    return positions()
+
+
 class _Where(NamedTuple):
     shape: Shape
     theta: float
@@ -150,21 +170,21 @@ class _Where(NamedTuple):
 
     def __str__(self) -> str:
         shape = "x".join(map(str, self.shape))
-        return f"{shape}, theta {self.theta:g}, size {self.size:.1e}"
+        return f"{shape}, theta {self.theta:g}, size {self.size:.4g}"
 
 
 def _rotations(
     subject: Subject, case: Case, shapes: Sequence[Shape]
 ) -> Iterator[tuple[_Where, dict[str, Tensor], Mapping[str, Tensor], Trial]]:
     """Where, queries and keys, upstream gradients, and what became of them, at any size."""
-    from falsifiers.operator_trials import gaussian, powers_of_ten, torch_dtype, tried
+    from falsifiers.drawn_inputs import examples, powers_of_ten
+    from falsifiers.operator_trials import gaussian, torch_dtype, tried
     from falsifiers.subject import Execution
 
     rope = subject.operators(Execution(compiled=case.compiled)).rope
-    sizes = powers_of_ten(len(shapes) * len(THETAS), -6, 6, case.seed)
-    for index, ((shape, theta), size) in enumerate(
-        zip(product(shapes, THETAS), sizes, strict=True)
-    ):
+    places = list(product(shapes, THETAS))
+    sizes = examples(powers_of_ten(-6, 6), len(places), case.seed, always=[1e-6, 1e6])
+    for index, ((shape, theta), size) in enumerate(zip(places, sizes, strict=True)):
         seed = 1000 * case.seed + 4 * index
         batch, heads, key_heads, length, head_dim = shape
         given = {

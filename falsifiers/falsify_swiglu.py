@@ -54,30 +54,28 @@ def falsify_swiglu_of_zero_is_zero(subject: Subject, case: Case, measured: Measu
 
 def falsify_swiglu_is_silu_times_up(subject: Subject, case: Case, measured: Measured) -> None:
     """The fused product is the closed form of silu times up, and grows with up alone."""
-    from falsifiers.operator_trials import (
-        Errors,
-        element_error,
-        gaussian,
-        integers,
-        powers_of_ten,
-        torch_dtype,
-        tried,
-    )
+    from hypothesis import strategies as st
+
+    from falsifiers.drawn_inputs import examples, powers_of_ten, widths
+    from falsifiers.operator_trials import Errors, element_error, gaussian, torch_dtype, tried
     from falsifiers.subject import Execution
 
     swiglu = subject.operators(Execution(compiled=case.compiled)).swiglu
     errors, kind = Errors(), torch_dtype(case.dtype)
-    widths = integers(case.examples, 1, 257, case.seed)
-    sizes = powers_of_ten(case.examples, -6, 1.5, case.seed + 1)
-    scales = powers_of_ten(case.examples, -6, 6, case.seed + 2)
-    for index, (width, size, up_size) in enumerate(zip(widths, sizes, scales, strict=True)):
+    drawn = examples(
+        st.tuples(widths(1), powers_of_ten(-6, 1.5), powers_of_ten(-6, 6)),
+        case.examples,
+        case.seed,
+        always=[(1, 1e-6, 1e-6), (257, 10**1.5, 1e6)],
+    )
+    for index, (width, size, up_size) in enumerate(drawn):
         seed = 1000 * case.seed + 3 * index
         gate = (size * gaussian((3, width), seed, case.device)).clamp(_LEAST_GATE, 80.0).to(kind)
         up = (up_size * gaussian((3, width), seed + 1, case.device)).to(kind)
         trial, upstream = tried(swiglu, {"gate": gate, "up": up}, seed=seed + 2)
         wide, given = gate.double(), upstream["out"].double()
         silu = wide * wide.sigmoid()
-        where = f"width {width}, gate {size:.1e}, up {up_size:.1e}"
+        where = f"example {index}: width {width}, gate {size:.4g}, up {up_size:.4g}"
         errors.saw(trial.outputs)
         scale = _silu_scale(wide)
         error = element_error(trial.outputs["out"], silu * up.double(), (scale * up.double()).abs())
@@ -194,26 +192,38 @@ def falsify_swiglu_of_nothing_is_nothing(subject: Subject, case: Case, measured:
 def falsify_swiglu_is_monotone(subject: Subject, case: Case, measured: Measured) -> None:
     """A positive gate that is larger by a twentieth gives more, and the slope is that of growth."""
     import torch
+    from hypothesis import strategies as st
 
-    from falsifiers.operator_trials import powers_of_ten, torch_dtype, tried
+    from falsifiers.drawn_inputs import examples, powers_of_ten
+    from falsifiers.operator_trials import torch_dtype, tried
     from falsifiers.subject import Execution
 
     swiglu = subject.operators(Execution(compiled=case.compiled)).swiglu
     kind = torch_dtype(case.dtype)
-    drawn = list(powers_of_ten(case.examples, -6, 4, case.seed))
-    gates = torch.tensor(sorted(drawn), dtype=torch.float64).to(case.device, kind)
-    apart = gates[1:].double() / gates[:-1].double() > 1.05  # a nearer one may round to the same
+    # 32 a decade are 7 % apart: no two of them round to the same.
+    steps = st.lists(
+        st.integers(-191, 127), min_size=case.examples - 2, max_size=case.examples - 2, unique=True
+    )
+    (drawn,) = examples(steps, 1, case.seed)
+    sizes = [10.0 ** (step / 32) for step in sorted([-192, *drawn, 128])]
+    gates = torch.tensor(sizes, dtype=torch.float64).to(case.device, kind)
+    apart = gates[1:].double() / gates[:-1].double() > 1.05
     stuck = flat = 0
-    for index, size in enumerate(powers_of_ten(8, -3, 3, case.seed + 1)):
+    first = "none"
+    for index, size in enumerate(examples(powers_of_ten(-3, 3), 8, case.seed, always=[1e-3, 1e3])):
         up = torch.full_like(gates, size if index % 2 else -size)
         trial, _ = tried(
             swiglu, {"gate": gates, "up": up}, upstream={"out": torch.ones_like(gates)}
         )
         out = trial.outputs["out"].double() * up.double().sign()
-        stuck += int((~(out[1:] > out[:-1]))[apart].sum())
+        falls = (~(out[1:] > out[:-1]) & apart).nonzero().flatten().tolist()
+        stuck += len(falls)
+        if falls and first == "none":
+            low, high = sizes[falls[0]], sizes[falls[0] + 1]
+            first = f"gates {low:.4g} and {high:.4g}, up {float(up[0]):.4g}"
         slope = trial.gradients["gate"].double() * up.double().sign()
         flat += int((~(slope > 0)).sum())
-    measured(pairs=int(apart.sum()), not_growing=stuck, without_slope=flat)
+    measured(pairs=int(apart.sum()), not_growing=stuck, without_slope=flat, first=first)
 
 
 def _silu_scale(gate: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ would blame honest rounding wherever terms cancel.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -100,19 +100,6 @@ def gaussian(shape: Shape, seed: int, device: str, dtype: torch.dtype = torch.fl
     """Standard normal numbers, the same ones on every device."""
     numbers = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     return numbers.to(device, dtype)
-
-
-def powers_of_ten(count: int, low: float, high: float, seed: int) -> Iterator[float]:
-    """`count` numbers between ``10^low`` and ``10^high``: both ends, and log-uniform ones."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.rand(count - 2, generator=generator, dtype=torch.float64).tolist()
-    yield from (10.0 ** (low + (high - low) * share) for share in (0.0, 1.0, *drawn))
-
-
-def integers(count: int, low: int, high: int, seed: int) -> list[int]:
-    """`count` integers between `low` and `high`, both included: both ends, and uniform ones."""
-    generator = torch.Generator().manual_seed(seed)
-    return [low, high, *torch.randint(low, high + 1, (count - 2,), generator=generator).tolist()]
 
 
 def element_error(value: Tensor, exact: Tensor, scale: Tensor) -> float:
