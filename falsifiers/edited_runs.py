@@ -101,7 +101,7 @@ def _copy(run: Path, copy: Path) -> Path:
 
 def _files(run: Path) -> Iterator[Path]:
     yield from (path for path in sorted(run.iterdir()) if path.is_file())
-    yield from (path for path in sorted((run / "ckpt").iterdir()) if path.is_file())
+    yield from (path for path in sorted((run / "ckpt").glob("*")) if path.is_file())
 
 
 def _content(run: Path) -> dict[str, bytes | str]:
