@@ -12,8 +12,8 @@ from falsifiers.fixtures import Case, Configuration, Measured, Subject
 _NEWEST_S = 1_700_000_000
 """A file time, seconds since 1970; which one does not matter."""
 
-_NEWER = 0
-"""In the place of steps: the last state as a trainer of the next schema writes it."""
+_NEWER_SCHEMA, _NEWER_CONTAINER = 0, -1
+"""In the place of steps: the last state as a later trainer writes it, or a later file format."""
 
 
 def falsify_the_furthest_whole_checkpoint_is_resumed(
@@ -22,7 +22,7 @@ def falsify_the_furthest_whole_checkpoint_is_resumed(
     """In each folder of good and damaged checkpoints, the good one of most steps is chosen.
 
     The fewer steps a file has, the younger it is: file times tell who copied a run, and when.
-    Where none is good, or the furthest one has a newer schema, there is none to go on from.
+    Where none is good, or the furthest one is of a newer version, there is none to go on from.
     """
     from falsifiers.refused_files import Tried
     from falsifiers.training_state import small
@@ -77,7 +77,7 @@ def falsify_a_run_keeps_what_it_may_have_to_go_on_from(
 def _states(
     subject: Subject, case: Case, configuration: Configuration, folder: Path
 ) -> dict[int, bytes]:
-    """The file of one training run after each of its first steps, from 1, and one of `_NEWER`."""
+    """The file of one training run after each of its first steps, from 1, and newer ones."""
     from falsifiers.apr_edits import taken_apart
     from falsifiers.inputs import random_batch
     from falsifiers.training_state import PROVENANCE
@@ -89,13 +89,21 @@ def _states(
         instance.save_checkpoint(path, PROVENANCE)
         states[step] = path.read_bytes()
     parts = taken_apart(path)
+    parts.edit_header = _as_version_3
+    states[_NEWER_CONTAINER] = parts.packed()
+    parts.edit_header = None
     parts.metadata["training"]["schema_version"] += 1
-    return states | {_NEWER: parts.packed()}
+    return states | {_NEWER_SCHEMA: parts.packed()}
+
+
+def _as_version_3(header: bytearray) -> None:
+    header[4] = 3
 
 
 def _folders(states: Mapping[int, bytes]) -> dict[str, tuple[dict[str, bytes], str | None]]:
     """Files by name, those of fewer steps first, and the one to go on from; None: there is none."""
-    one, two, three, four, newer = (states[step] for step in (1, 2, 3, 4, _NEWER))
+    one, two, three, four = (states[step] for step in (1, 2, 3, 4))
+    newer_schema, newer_container = states[_NEWER_SCHEMA], states[_NEWER_CONTAINER]
     flipped = bytearray(four)
     flipped[len(four) // 2] ^= 1
     damaged, cut = bytes(flipped), four[: len(four) // 2]
@@ -113,7 +121,8 @@ def _folders(states: Mapping[int, bytes]) -> dict[str, tuple[dict[str, bytes], s
         "epoch and step damaged": ({first: one, between: three, second: damaged}, between),
         "all damaged": ({first: cut, second: damaged}, None),
         "no checkpoint": ({}, None),
-        "last epoch of a newer schema": ({first: two, second: newer}, None),
+        "last epoch of a newer schema": ({first: two, second: newer_schema}, None),
+        "last epoch in a newer format": ({first: two, second: newer_container}, None),
     }
 
 

@@ -65,6 +65,10 @@ class WeightsError(TrainerError):
     status = "WEIGHTS"
 
 
+class NewerWeights(WeightsError):
+    """A weight file has a later version of its format."""
+
+
 class TokenizerError(TrainerError):
     """A tokenizer cannot be read, or its vocabulary does not fit the model."""
 

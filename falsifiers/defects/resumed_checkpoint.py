@@ -109,6 +109,30 @@ def refused_run_goes_on_from_its_start(plant: Plant) -> None:
     plant.wrap_subject(lambda subject: _GoesOnRegardless(subject, plant))
 
 
+class _NewerFormatPassedOver(SubjectWrapper):
+    def checkpoint_to_resume(self, run: Path) -> Path:
+        """What the inner subject chooses where there are only files of its own format."""
+        newer = [path.name for path in checkpoints(run) if path.read_bytes()[4:5] == b"\3"]
+        with tempfile.TemporaryDirectory() as other:
+            copy = Path(other) / "run"
+            shutil.copytree(run, copy, ignore=lambda folder, names: newer)
+            self.plant.effect(bool(newer))
+            chosen: Path = self.inner.checkpoint_to_resume(copy)
+            return run / chosen.relative_to(copy)
+
+
+@defect(
+    "newer-format-called-damaged",
+    kind=PROTOCOL,
+    imitates="one exception for whatever is wrong with a file, as in an early trainer",
+    symptom="a file that only a later version can read is passed over, and its steps are lost",
+    hidden="the notice speaks of damage, and the run goes on from the epoch before",
+)
+def newer_format_called_damaged(plant: Plant) -> None:
+    """See the class."""
+    plant.wrap_subject(lambda subject: _NewerFormatPassedOver(subject, plant))
+
+
 def _step_files(run: Path) -> list[Path]:
     return sorted((run / "ckpt").glob("step-*.apr"))
 

@@ -649,6 +649,18 @@ def test_a_newer_checkpoint_is_not_passed_over(saved: Callable[..., Path], tmp_p
         latest(tmp_path, pytest.fail)
 
 
+def test_a_checkpoint_in_a_newer_format_is_not_passed_over(
+    saved: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F-CKPT-002: it is a file that a later version reads, and no damage."""
+    saved(1, RunDirectory(tmp_path).epoch_checkpoint(0))
+    with monkeypatch.context() as later:
+        later.setattr(apr_layout, "VERSION", (3, 0))
+        saved(2, RunDirectory(tmp_path).epoch_checkpoint(1))
+    with pytest.raises(NewerCheckpoint, match=r"F-CKPT-002.*version is 3\.0"):
+        latest(tmp_path, pytest.fail)
+
+
 def test_superseded_and_partial_files_are_removed(
     saved: Callable[..., Path], tmp_path: Path
 ) -> None:

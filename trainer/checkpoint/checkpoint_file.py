@@ -12,7 +12,13 @@ from torch import Tensor
 from trainer.checkpoint import digest, state
 from trainer.checkpoint.position import TrainingPosition
 from trainer.config import ModelConfig
-from trainer.errors import ArchitectureError, CheckpointError, WeightsError
+from trainer.errors import (
+    ArchitectureError,
+    CheckpointError,
+    NewerCheckpoint,
+    NewerWeights,
+    WeightsError,
+)
 from trainer.weights.apr_file import AprFile
 from trainer.weights.apr_metadata import config_from_metadata
 
@@ -36,6 +42,8 @@ class CheckpointFile:
         self.path = path
         try:
             self._file = AprFile(path)
+        except NewerWeights as error:
+            raise NewerCheckpoint(f"F-CKPT-002: {error}") from error
         except (WeightsError, ArchitectureError, OSError) as error:
             raise CheckpointError(f"F-CKPT-011: {path}: not a good checkpoint: {error}") from error
         try:

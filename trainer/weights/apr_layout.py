@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from trainer.errors import WeightsError
+from trainer.errors import NewerWeights, WeightsError
 
 MAGIC = b"APR\0"
 LEGACY_MAGIC = b"APRN"
@@ -143,6 +143,7 @@ def read_header(start: bytes, length: int, path: Path) -> Header:
     """The header of a file of `length` bytes that begins with `start`.
 
     Raises:
+        NewerWeights: it has a later version.
         WeightsError: it is another format, a version or feature that is not read, or impossible.
     """
     if start[:4] == LEGACY_MAGIC:
@@ -157,6 +158,11 @@ def read_header(start: bytes, length: int, path: Path) -> Header:
     computed = zlib.crc32(reserved, zlib.crc32(start[: _FIELDS.size]))
     if stored != computed:
         refuse(path, "header checksum", f"{stored:#010x}", f"its bytes give {computed:#010x}")
+    if (major, minor) > VERSION:
+        raise NewerWeights(
+            f"{path}: the APR format's version is {major}.{minor}, but only 2.0 is read; "
+            "use the version of the trainer that wrote the file"
+        )
     if (major, minor) != VERSION:
         refuse(path, "version", f"{major}.{minor}", "only 2.0 is read")
     if any(reserved):
