@@ -52,7 +52,8 @@ PICTURES = {
 _CLOSEST_SHOWN = 10
 _REASONS_SHOWN = 6
 _GATES_SHOWN = 40
-_FAILURES_SHOWN = 5
+_FAILURES_SHOWN = 1
+"""In full; the report's first lines name them all, and the others open on a click."""
 _PLACES_SHOWN = 8
 _CELL = 40
 _CASE = 64
@@ -214,6 +215,7 @@ def _why(status: GateStatus) -> str:
 
 def _failures(run: Run) -> list[str]:
     failed = [row for row in run.rows if row.outcome not in ("held", "caught", "not_run")]
+    failed.sort(key=lambda row: row.outcome == "broken")  # what broke has no verdict: last
     tests = {test.id: test for contract in run.contracts for test in contract.tests}
     sections = [[*_failure(run, row, tests[row.test]), ""] for row in failed]
     lines = _first_at_fault(failed)
