@@ -52,8 +52,7 @@ PICTURES = {
 _CLOSEST_SHOWN = 10
 _REASONS_SHOWN = 6
 _GATES_SHOWN = 40
-_FAILURES_SHOWN = 1
-"""In full; the report's first lines name them all, and the others open on a click."""
+_FAILURES_SHOWN = 5
 _PLACES_SHOWN = 8
 _CELL = 40
 _CASE = 64
@@ -214,14 +213,17 @@ def _why(status: GateStatus) -> str:
 
 
 def _failures(run: Run) -> list[str]:
+    """What failed, those without a verdict last: they open on a click, unless nothing else did."""
     failed = [row for row in run.rows if row.outcome not in ("held", "caught", "not_run")]
-    failed.sort(key=lambda row: row.outcome == "broken")  # what broke has no verdict: last
+    judged = [row for row in failed if row.outcome != "broken"]
+    broken = [row for row in failed if row.outcome == "broken"]
     tests = {test.id: test for contract in run.contracts for test in contract.tests}
-    sections = [[*_failure(run, row, tests[row.test]), ""] for row in failed]
+    sections = [[*_failure(run, row, tests[row.test]), ""] for row in (*judged, *broken)]
+    shown = min(_FAILURES_SHOWN, len(judged) or len(broken))
     lines = _first_at_fault(failed)
-    lines += [line for section in sections[:_FAILURES_SHOWN] for line in section]
-    if rest := [line for section in sections[_FAILURES_SHOWN:] for line in section]:
-        lines += [*details(f"{len(sections) - _FAILURES_SHOWN} more", rest), ""]
+    lines += [line for section in sections[:shown] for line in section]
+    if rest := [line for section in sections[shown:] for line in section]:
+        lines += [*details(f"{len(sections) - shown} more", rest), ""]
     return lines[:-1]
 
 

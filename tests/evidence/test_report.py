@@ -199,6 +199,22 @@ def test_a_failure_tells_how_to_see_it_again(mixed: Run) -> None:
     assert "### `TEST-A[cpu-f32]!eps` survived" in failures
 
 
+def test_what_broke_opens_on_a_click_behind_what_failed(tmp_path: Path) -> None:
+    """A verdict is read first; where there is none, what broke stands open."""
+    broken = row("broken", reason=reason("error", "out of memory"))
+    falsified = row("falsified", case="cpu-b")
+    contracts = (contract({"cpu-f32": "full", "cpu-b": "full"}),)
+    run = build_run(tmp_path, (broken, falsified), contracts=contracts)
+    shown, _, folded = section(render_report(run), "Failures").partition(
+        "<summary>1 more</summary>"
+    )
+    assert "### `TEST-A[cpu-b]` falsified" in shown and "broken" not in shown
+    assert "### `TEST-A[cpu-f32]` broken" in folded
+    (tmp_path / "alone").mkdir()
+    alone = build_run(tmp_path / "alone", (broken,))
+    assert "<details>" not in section(render_report(alone), "Failures")
+
+
 def test_what_did_not_run_comes_with_the_command_that_runs_it(mixed: Run) -> None:
     """Grouped by reason, each with its entries."""
     missing = section(render_report(mixed), "What did not run")
