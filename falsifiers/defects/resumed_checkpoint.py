@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from aprverify.planting import PROTOCOL, Plant, defect
 from falsifiers.edited_runs import checkpoints, edit_runs
 from falsifiers.subject import SubjectRefused
 from falsifiers.wrapping import SubjectWrapper
+
+
+def _chosen_without(subject: Any, run: Path, left_out: Collection[str]) -> Path:
+    """What `subject` chooses if `run` has no files of the names `left_out`."""
+    with tempfile.TemporaryDirectory() as other:
+        copy = Path(other) / "run"
+        shutil.copytree(run, copy, ignore=lambda folder, names: left_out)
+        chosen: Path = subject.checkpoint_to_resume(copy)
+        return run / chosen.relative_to(copy)
+
+
+def _step_files(run: Path) -> list[Path]:
+    return sorted((run / "ckpt").glob("step-*.apr"))
 
 
 class _Unread(SubjectWrapper):
@@ -38,14 +53,12 @@ class _ByFileTime(SubjectWrapper):
     def checkpoint_to_resume(self, run: Path) -> Path:
         """The good checkpoint that was changed last."""
         chosen: Path = self.inner.checkpoint_to_resume(run)
+        names = {path.name for path in (run / "ckpt").iterdir()}
         for path in sorted((run / "ckpt").iterdir(), key=lambda path: -path.stat().st_mtime):
-            with tempfile.TemporaryDirectory() as alone:
-                (Path(alone) / "ckpt").mkdir()
-                shutil.copyfile(path, Path(alone) / "ckpt" / path.name)
-                try:
-                    self.inner.checkpoint_to_resume(Path(alone))
-                except SubjectRefused:
-                    continue
+            try:
+                _chosen_without(self.inner, run, names - {path.name})
+            except SubjectRefused:
+                continue
             self.plant.effect(path != chosen)
             return path
         raise AssertionError("one of them was chosen")
@@ -66,12 +79,9 @@ def checkpoint_chosen_by_file_time(plant: Plant) -> None:
 class _EpochsAlone(SubjectWrapper):
     def checkpoint_to_resume(self, run: Path) -> Path:
         """What the inner subject chooses where there are no files of steps."""
-        with tempfile.TemporaryDirectory() as other:
-            copy = Path(other) / "run"
-            shutil.copytree(run, copy, ignore=shutil.ignore_patterns("step-*"))
-            self.plant.effect(any((run / "ckpt").glob("step-*")))
-            chosen: Path = self.inner.checkpoint_to_resume(copy)
-            return run / chosen.relative_to(copy)
+        steps = [path.name for path in _step_files(run)]
+        self.plant.effect(bool(steps))
+        return _chosen_without(self.inner, run, steps)
 
 
 @defect(
@@ -113,12 +123,8 @@ class _NewerFormatPassedOver(SubjectWrapper):
     def checkpoint_to_resume(self, run: Path) -> Path:
         """What the inner subject chooses where there are only files of its own format."""
         newer = [path.name for path in checkpoints(run) if path.read_bytes()[4:5] == b"\3"]
-        with tempfile.TemporaryDirectory() as other:
-            copy = Path(other) / "run"
-            shutil.copytree(run, copy, ignore=lambda folder, names: newer)
-            self.plant.effect(bool(newer))
-            chosen: Path = self.inner.checkpoint_to_resume(copy)
-            return run / chosen.relative_to(copy)
+        self.plant.effect(bool(newer))
+        return _chosen_without(self.inner, run, newer)
 
 
 @defect(
@@ -131,10 +137,6 @@ class _NewerFormatPassedOver(SubjectWrapper):
 def newer_format_called_damaged(plant: Plant) -> None:
     """See the class."""
     plant.wrap_subject(lambda subject: _NewerFormatPassedOver(subject, plant))
-
-
-def _step_files(run: Path) -> list[Path]:
-    return sorted((run / "ckpt").glob("step-*.apr"))
 
 
 @defect(
