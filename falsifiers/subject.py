@@ -452,7 +452,7 @@ class Subject(Protocol):
         """The checkpoint that a stopped run in that layout goes on from; nothing is changed.
 
         Raises:
-            SubjectRefused: no checkpoint is good, or the furthest one is of a newer schema.
+            SubjectRefused: no checkpoint is good, or the furthest one is of a newer version.
         """
 
     def require_own_run(self, path: Path) -> None:

@@ -49,8 +49,10 @@ class StopSignals:
 
     def requested(self) -> bool:
         """Whether the run shall stop after the step it is in; all ranks ask, and agree."""
-        self.received = self._ranks.greatest(self.received or 0) or None
-        return self.received is not None
+        agreed = self._ranks.greatest(self.received or 0)
+        if agreed:
+            self.received = agreed  # else one may have come meanwhile: it counts the next time
+        return agreed != 0
 
     def as_error(self, message: str) -> TrainerError:
         """The error that ends the run for the signal that was received."""

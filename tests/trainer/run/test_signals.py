@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +15,9 @@ from typing import Any
 import pytest
 
 from trainer import cli
+from trainer.errors import Terminated
+from trainer.parallel.ranks import Ranks
+from trainer.parallel.world import ALONE
 from trainer.run import loop
 from trainer.run.signals import StopSignals
 
@@ -147,3 +152,18 @@ def test_ignored_signal_stays_ignored(command: Command, tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(steps(tmp_path / "run")) == 12
+
+
+def test_a_signal_that_comes_while_ranks_agree_is_not_lost() -> None:
+    """It is too late for this step's answer, and is the answer to the next question."""
+
+    class SignalledMeanwhile(Ranks):
+        def greatest(self, number: int) -> int:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return number
+
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignals(SignalledMeanwhile(ALONE)) as signals:
+        assert [signals.requested(), signals.requested()] == [False, True]
+        assert isinstance(signals.as_error(""), Terminated)
+    assert signal.getsignal(signal.SIGTERM) == before
