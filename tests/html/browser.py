@@ -136,10 +136,15 @@ class Browser:
 
     def open(self, path: Path, fragment: str = "", scripts: bool = True) -> None:
         """Load a file anew and wait until it is there; forgets former requests and complaints."""
-        self.call("Page.navigate", url="about:blank")
+        self._go("about:blank")
         self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
-        self.requests, self.complaints, self._loaded = [], [], False
-        self.call("Page.navigate", url=f"{path.as_uri()}{fragment}")
+        self.requests, self.complaints = [], []
+        self._go(f"{path.as_uri()}{fragment}")
+
+    def _go(self, url: str) -> None:
+        # Of the empty page too the end of loading is awaited: it would pass for that of the next.
+        self._loaded = False
+        self.call("Page.navigate", url=url)
         self.until(lambda: self._loaded)
 
     def until(self, true: Callable[[], bool]) -> None:
