@@ -201,7 +201,7 @@ def planted(suite: Suite, defect: Defect, subject: Any, report: Path) -> Iterato
     `report` is where launched processes write their effects; call ``plant.collect(report)``.
     """
     plant = Plant(defect, subject)
-    _call(suite.on_plant)
+    call_if_named(suite.on_plant)
     _active.append((suite, plant, report))
     try:
         defect.plant(plant)
@@ -209,7 +209,7 @@ def planted(suite: Suite, defect: Defect, subject: Any, report: Path) -> Iterato
     finally:
         _active.pop()
         plant.leave()
-        _call(suite.on_plant)
+        call_if_named(suite.on_plant)
 
 
 def launch_command(module: str, *arguments: str, flags: tuple[str, ...] = ()) -> list[str]:
@@ -234,6 +234,7 @@ def call_by_name(target: str) -> Any:
     return getattr(importlib.import_module(module), function)()
 
 
-def _call(target: str) -> None:
+def call_if_named(target: str) -> None:
+    """Call an optional ``module:function`` of a suite; "" names none."""
     if target:
         call_by_name(target)

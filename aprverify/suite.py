@@ -35,6 +35,8 @@ class Suite:
         assets_file: the registry of assets.
         evidence_dir: the folder that holds ``runs/`` and ``local/``.
         sources: top-level packages whose files count towards a source id.
+        after_entry: ``module:function`` called in a worker after each entry, or "". It gives back
+            what the entry held and other workers need; it can change no result.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Suite:
     assets_file: Path
     evidence_dir: Path
     sources: tuple[str, ...]
+    after_entry: str = ""
 
     def subject(self, name: str) -> str:
         """``module:attribute`` of a subject, by short name or spelled out.

@@ -27,4 +27,5 @@ SUITE = Suite(
     assets_file=_HERE / "assets.yaml",
     evidence_dir=_WORK / "evidence",
     sources=("falsifiers", "trainer"),
+    after_entry="falsifiers.device_memory:give_back",
 )

@@ -20,7 +20,7 @@ from aprverify.matrix.asked import Asked, AskedSubject
 from aprverify.matrix.steps import CountingSubject, Steps
 from aprverify.outcomes import NotRun
 from aprverify.plan import Entry
-from aprverify.planting import Plant, planted
+from aprverify.planting import Plant, call_if_named, planted
 from aprverify.plugin.attempt import Attempt
 from aprverify.plugin.in_process import call_falsifier
 from aprverify.plugin.requirements import check_requirements
@@ -93,6 +93,7 @@ class Trials:
         if attempt.plant is not None and attempt.plant_report is not None:
             attempt.plant.collect(attempt.plant_report)
         attempt.conclude(error)
+        call_if_named(self._state.suite.after_entry)
 
 
 def _told(attempt: Attempt, steps: Steps) -> dict[str, Any]:

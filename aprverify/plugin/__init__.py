@@ -17,7 +17,7 @@ from aprverify.evidence.reader import RUN_FILE
 from aprverify.evidence.values import encode
 from aprverify.outcomes import NotRun
 from aprverify.plan import LANES, TEETH, Entry, make_plan
-from aprverify.planting import PROTOCOL
+from aprverify.planting import PROTOCOL, call_if_named
 from aprverify.plugin import lanes, selection, wording
 from aprverify.plugin.attempt import Attempt
 from aprverify.plugin.fixtures import assets, case, configuration, measured, series, subject
@@ -251,6 +251,16 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     if final is not None:
         raise final
     return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """Give back what the entry held, after its fixtures have let go of it."""
+    try:
+        return (yield)
+    finally:
+        if item.stash.get(ATTEMPT, None) is not None:
+            call_if_named(item.config.stash[STATE].suite.after_entry)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
