@@ -50,7 +50,7 @@ def _rows(steps: list[list[Batch]]) -> list[Row]:
 
 def _corpus(subject: Subject) -> Path:
     """A prepared corpus of one short text whose windows all differ."""
-    from falsifiers.killed_writes import run_command
+    from falsifiers.forks import run_command
     from falsifiers.made_once import made_once
     from falsifiers.training_state import write_tokenizer
 

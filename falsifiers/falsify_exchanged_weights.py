@@ -167,7 +167,7 @@ def falsify_safetensors_round_trip(
     import torch
     from safetensors.torch import load_file
 
-    from falsifiers.killed_writes import run_command
+    from falsifiers.forks import run_command
     from falsifiers.reference.model import parameter_shapes
     from falsifiers.training_state import PROVENANCE, differing, small, window
 
@@ -201,7 +201,7 @@ def falsify_tokenizer_is_embedded_on_request(
 ) -> None:
     """With its tokenizer a file encodes and decodes alone; without the request it has none."""
     from falsifiers.apr_container import AprContainer
-    from falsifiers.killed_writes import run_command
+    from falsifiers.forks import run_command
     from falsifiers.refusals import attempt
     from falsifiers.training_state import PROVENANCE, small, write_tokenizer
 

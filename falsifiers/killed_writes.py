@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import os
 import resource
-import runpy
 import signal
-import subprocess
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
+
+from falsifiers.forks import in_fork, killed_by
 
 _EVENTS = ("open", "os.rename", "os.remove", "os.truncate", "shutil.copyfile", "shutil.move")
-_DONE, _FAILED = 0, 3
-_SECONDS = 60
 
 
 def killed_at_byte(save: Callable[[], Any], limit: int) -> bool:
@@ -36,7 +33,7 @@ def killed_at_byte(save: Callable[[], Any], limit: int) -> bool:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         save()
 
-    return _killed_by(_in_fork(limited), signal.SIGXFSZ)
+    return killed_by(in_fork(limited), signal.SIGXFSZ)
 
 
 def killed_before_call(save: Callable[[], Any], call: int) -> bool:
@@ -57,7 +54,7 @@ def killed_before_call(save: Callable[[], Any], call: int) -> bool:
         _watch(count)
         save()
 
-    return _killed_by(_in_fork(watched), signal.SIGKILL)
+    return killed_by(in_fork(watched), signal.SIGKILL)
 
 
 def recorded_calls(save: Callable[[], Any]) -> list[list[str]]:
@@ -77,7 +74,7 @@ def recorded_calls(save: Callable[[], Any]) -> list[list[str]]:
         with os.fdopen(writer, "w") as stream:
             json.dump(done, stream)
 
-    _in_fork(watched, closing=writer)
+    in_fork(watched, closing=writer)
     with os.fdopen(reader) as stream:
         text = stream.read()
     return json.loads(text) if text else []
@@ -92,33 +89,6 @@ def disk_of(limit: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def run_command(command: Sequence[str]) -> int:
-    """Exit code of a command; ``python -m`` runs in a fork, which spares it importing torch."""
-    if list(command[:2]) != [sys.executable, "-m"]:
-        return subprocess.run(command, capture_output=True, check=False).returncode
-
-    def run() -> None:
-        _forget_modules(command)
-        sys.argv = list(command[2:])
-        with open(os.devnull, "w") as nowhere:
-            sys.stdout = nowhere
-            runpy.run_module(command[2], run_name="__main__", alter_sys=True)
-
-    return os.waitstatus_to_exitcode(_in_fork(run))
-
-
-def _forget_modules(command: Sequence[str]) -> None:
-    """Let the packages that a command names be imported anew, as a process of its own does.
-
-    A planted defect is in them already, and the command plants it by itself. pytest's import hook
-    goes as well: it rewrites modules, and cannot run one.
-    """
-    named = {word for word in command if hasattr(sys.modules.get(word), "__path__")}
-    for name in [n for n in sys.modules if n.partition(".")[0] in named]:
-        del sys.modules[name]
-    sys.meta_path[:] = [f for f in sys.meta_path if not type(f).__module__.startswith("_pytest.")]
 
 
 def _watch(note: Callable[..., None]) -> None:
@@ -145,42 +115,6 @@ def _watch(note: Callable[..., None]) -> None:
 def _creates(arguments: tuple[Any, ...]) -> bool:
     path, _, flags = arguments
     return isinstance(path, str | bytes | os.PathLike) and bool(flags & (os.O_CREAT | os.O_WRONLY))
-
-
-def _in_fork(action: Callable[[], Any], closing: int | None = None) -> int:
-    """The wait status of a fork that runs `action`; `closing` is closed in this process."""
-    with warnings.catch_warnings():
-        # From 3.12 on Python warns of threads, which are gone in the fork: it waits for none.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        _become(action)
-    if closing is not None:
-        os.close(closing)
-    status = os.waitpid(child, 0)[1]
-    if _killed_by(status, signal.SIGALRM):
-        raise RuntimeError(f"a fork hung for {_SECONDS} seconds; look at its threads and locks")
-    return status
-
-
-def _killed_by(status: int, number: int) -> bool:
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == number
-
-
-def _become(action: Callable[[], Any]) -> NoReturn:
-    status = _FAILED
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(_SECONDS)
-    try:
-        import torch
-
-        torch.set_num_threads(1)  # OpenMP's other threads did not come along, and would be awaited
-        action()
-        status = _DONE
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else _DONE if end.code is None else _FAILED
-    finally:
-        os._exit(status)
 
 
 def syncs_in_order(calls: Sequence[Sequence[str]], target: Path, size: int) -> tuple[bool, bool]:
