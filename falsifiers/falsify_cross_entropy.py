@@ -20,6 +20,9 @@ def falsify_loss_is_not_negative(subject: Subject, case: Case, measured: Measure
     weight = torch.randn(case.vocab, case.width, generator=generator)
     targets = torch.randint(case.vocab, (case.rows,), generator=generator)
     targets[-2], targets[-1] = 0, case.vocab - 1
+    # Among many ids one would lie along a short target, and outweigh it at any certainty.
+    longest = weight.norm(dim=-1).max()
+    weight[targets] *= 2 * longest / weight[targets].norm(dim=-1, keepdim=True)
     aligned = weight[targets] / weight[targets].square().sum(-1, keepdim=True)
     hidden = torch.linspace(0.0, case.certainty, case.rows)[:, None] * aligned
     losses = _row_by_row(
