@@ -29,6 +29,21 @@ def test_what_cannot_be_written_is_one_line_and_not_a_verdict(toy: Toy) -> None:
     assert "toysuite/adapter.py" in line and "Not a directory" in line
 
 
+_WITHOUT_EXTRAS = """
+import sys
+sys.modules.update(dict.fromkeys(["cosmic_ray", "parso", "cryptography", "transformers"]))
+from aprverify.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_extras_are_imported_by_the_commands_that_need_them_alone(toy: Toy) -> None:
+    """A CI lane installs none for mutants, and lists its contracts all the same."""
+    done = toy.process("-c", _WITHOUT_EXTRAS, "--suite", "toy", "list")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "FALSIFY-TOY" in done.stdout
+
+
 @pytest.mark.parametrize("length", [100, 20_000])
 def test_a_full_disk_behind_the_output_is_one_line(toy: Toy, length: int) -> None:
     """Whether it shows while printing or only at the end."""

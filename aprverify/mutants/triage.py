@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
-from aprverify.mutants.population import Population
 from aprverify.mutants.record import Body, Record
 from aprverify.mutants.settings import Settings, Triage
+
+if TYPE_CHECKING:
+    from aprverify.mutants.population import Population
 
 ALIVE = ("survived", "unreached")
 """What needs a word. Where a falsifier broke, `aprverify verify` is red already."""
